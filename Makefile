@@ -1,0 +1,46 @@
+# Everything a developer runs. `make quickstart` and `make test` need nothing but Python 3.11, make, git and a C compiler.
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test check format bench lock clean
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+READY := .venv/.ready
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Sagesmith needs Python 3.11 or later; this is " + sys.version)'
+	@echo "Making .venv (once; about a minute)..."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'
+	@UV_FIND_LINKS="$${PIP_FIND_LINKS:-$$UV_FIND_LINKS}" $(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $(READY)
+
+quickstart: $(READY) ## Train, deploy and predict, end to end, and clean up
+	@$(BIN)/python examples/quickstart.py
+
+test: $(READY) ## Run all tests (what needs Docker, PostgreSQL, bubblewrap or an SDK skips and says so where it is absent)
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(READY) ## Format, lint, strict types, import rules
+	@$(BIN)/ruff format --check src tests bench examples
+	@$(BIN)/ruff check src tests bench examples
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(READY) ## Format the code and mend what the linter can
+	@$(BIN)/ruff format src tests bench examples
+	@$(BIN)/ruff check --fix src tests bench examples
+
+bench: $(READY) ## Measure, and print ratios against floors and peers (BENCH_ARGS="serving --json", ...)
+	@$(BIN)/python -m bench $(BENCH_ARGS)
+
+lock: $(READY) ## Resolve the dependencies again
+	@$(BIN)/uv pip compile --quiet --upgrade pyproject.toml --group dev --extra postgres --extra client \
+	  --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header \
+	  --python-version 3.11 -o requirements.lock
+
+clean: ## Remove what was built
+	@rm -rf .venv .bench .quickstart build dist site tests/clients/.environments

@@ -1,0 +1,170 @@
+"""The server as a process: is one running for this home, start one aside, end it.
+
+A running server holds an exclusive lock on ``run/lock`` of its home for as long as it lives, and writes
+``run/server.json`` once it answers. The lock, not the file, says whether it is alive: a killed server leaves
+its file behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from sagesmith.config import Home
+
+__all__ = ["NotRunning", "Running", "hold_lock", "running", "start_aside", "stop", "the_running"]
+
+
+class NotRunning(RuntimeError):
+    """No server runs for a home folder, or it did not start; the sentence says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server that answers. `http_url` is empty when plain HTTP is off; `token` opens its private routes."""
+
+    url: str
+    http_url: str
+    pid: int
+    region: str
+    account_id: str
+    started: float
+    token: str
+
+
+@contextlib.contextmanager
+def hold_lock(home: Home) -> Iterator[None]:
+    """Hold the home's lock for the life of a server.
+
+    Raises:
+        NotRunning: another server holds it.
+    """
+    home.runtime.mkdir(parents=True, exist_ok=True)
+    with (home.runtime / "lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise NotRunning(f"Another Sagesmith server already uses the home folder {home.path}.") from None
+        yield
+
+
+def running(home: Home) -> Running | None:
+    """Return the server that runs for *home*, or None."""
+    if not _locked(home):
+        return None
+    try:
+        data = json.loads(home.server_file.read_text("utf-8"))
+        return Running(
+            url=data["url"],
+            http_url=data["http_url"],
+            pid=data["pid"],
+            region=data["region"],
+            account_id=data["account_id"],
+            started=data["started"],
+            token=data["token"],
+        )
+    except (FileNotFoundError, ValueError, KeyError):
+        return None
+
+
+def the_running(home: Home) -> Running:
+    """Return the server that runs for *home*.
+
+    Raises:
+        NotRunning: there is none.
+    """
+    found = running(home)
+    if found is None:
+        raise NotRunning(
+            f"No Sagesmith server runs for the home folder {home.path}. Start one with `sagesmith up`."
+        )
+    return found
+
+
+def start_aside(home: Home, arguments: Sequence[str], *, timeout_s: float = 60.0) -> Running:
+    """Start a server in the background and return when it answers.
+
+    Raises:
+        NotRunning: it ended or did not answer in time; the message holds the end of its log.
+    """
+    home.logs.mkdir(parents=True, exist_ok=True)
+    log = home.logs / "server.log"
+    with log.open("ab") as output:
+        start = output.tell()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "sagesmith.server", "--home", str(home.path), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            close_fds=True,
+        )
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        found = running(home)
+        if found is not None and found.pid == process.pid:
+            return found
+        if process.poll() is not None:
+            raise NotRunning(
+                f"The server ended with exit code {process.returncode}.\n{_tail(log, start)}".rstrip()
+            )
+        time.sleep(0.01)
+    process.terminate()
+    raise NotRunning(f"The server did not answer within {timeout_s:.0f} s.\n{_tail(log, start)}".rstrip())
+
+
+def stop(server: Running, home: Home, *, timeout_s: float = 180.0) -> bool:
+    """Ask the server to end, and wait for it. Return False if it was still there after *timeout_s*."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(server.pid, signal.SIGTERM)
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if not _locked(home):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def follow(path: Path, lines: int, *, endless: bool) -> Iterator[str]:
+    """Yield the last *lines* lines of the file, and with *endless* those that come after, as they come."""
+    with path.open("r", encoding="utf-8", errors="replace") as file:
+        yield from _last_lines(file, lines)
+        while endless:
+            line = file.readline()
+            if line:
+                yield line.rstrip("\n")
+            else:
+                time.sleep(0.1)
+
+
+def _last_lines(file: IO[str], lines: int) -> list[str]:
+    return [line.rstrip("\n") for line in file.readlines()[-lines:]] if lines else []
+
+
+def _locked(home: Home) -> bool:
+    try:
+        file = (home.runtime / "lock").open("r")
+    except FileNotFoundError:
+        return False
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
+
+
+def _tail(log: Path, start: int) -> str:
+    with log.open("rb") as file:
+        file.seek(start)
+        return "\n".join(file.read().decode("utf-8", "replace").splitlines()[-15:])
