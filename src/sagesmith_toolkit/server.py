@@ -1,0 +1,337 @@
+"""The model server: one process and one event loop that answers frames on a Unix socket.
+
+What comes in: frames (see `frames`) from the gateway, pipelined on few connections. What goes out: one
+response for each, in any order. The rule that makes it quick: all requests that arrived in one turn of the
+loop are predicted as one batch. No timer gathers them, so that a lonely request never waits, and the more
+arrive the larger the batches get by themselves.
+
+A quick predictor runs on the loop. One that takes longer than some milliseconds says ``blocking = True`` and
+runs in a thread, so that ``/ping`` is answered meanwhile; whenever it is free it gets all that has gathered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Callable, Mapping, NamedTuple, Protocol, Sequence, Tuple
+
+from sagesmith_toolkit.frames import GOING, MAX_FRAME, REQUEST, RESPONSE, FrameBuffer
+from sagesmith_toolkit.sockets import unix_address
+
+__all__ = ["ModelServer", "Predictor", "Request", "Response", "serve"]
+
+if TYPE_CHECKING:
+    _Item = Tuple["_Connection", int, "Request"]
+    _Head = Tuple[str, str, str, str, Mapping[str, str]]
+
+MAX_BATCH = 256
+MAX_BATCH_BYTES = 4 * 1024 * 1024
+_QUIET_S = 0.05
+_DRAIN_S = 25.0  # AWS ends a container 30 s after SIGTERM
+_CACHED_HEADS = 1024
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+class Request(NamedTuple):
+    """One request as the client sent it; texts it left out are empty. `fields` holds what else the head said."""
+
+    path: str
+    content_type: str
+    accept: str
+    attributes: str
+    body: bytes
+    fields: Mapping[str, str] = _NOTHING
+
+
+class Response(NamedTuple):
+    """The answer to one request. A status other than 2xx reaches the client as `ModelError` with *body* as text."""
+
+    status: int
+    content_type: str
+    body: bytes
+    attributes: str = ""
+
+
+class Predictor(Protocol):
+    """A loaded model. The server calls it from one thread at a time.
+
+    An attribute ``blocking = True`` moves `predict` from the event loop into a thread.
+    """
+
+    def predict(self, requests: Sequence[Request]) -> Sequence[Response]:
+        """Return one response for each of *requests*, in their order.
+
+        A bad request is answered with a 4xx response. If the call raises, each request is tried again alone,
+        and those that raise alone are answered with status 500 and the exception's text: one bad request never
+        fails its neighbours.
+        """
+        ...
+
+
+def serve(predictor: Predictor, socket_path: str) -> None:
+    """Answer requests on the Unix socket *socket_path* until SIGTERM, then finish what was begun and return.
+
+    uvloop is used if it is installed; it roughly doubles the requests per second.
+    """
+    loop = _new_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        server = ModelServer(predictor)
+        loop.run_until_complete(server.listen(socket_path))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, server.drain)
+        loop.run_until_complete(server.wait_closed())
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()
+
+
+class ModelServer:
+    """The server on a running event loop, for :func:`serve` and for tests."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self._predict = predictor.predict
+        self._loop = asyncio.get_event_loop()
+        blocking = bool(getattr(predictor, "blocking", False))
+        self._thread = ThreadPoolExecutor(1, "predict") if blocking else None
+        self._waiting: list[_Item] = []
+        self._scheduled = False
+        self._connections: set[_Connection] = set()
+        self._listener: Any = None
+        self._socket_path = ""
+        self._arrivals = 0
+        self._drain_until = 0.0  # until drain() is called
+        self._closed = self._loop.create_future()
+        self._request_heads: dict[bytes, _Head] = {}
+        self._response_heads: dict[tuple[str, str], bytes] = {}
+
+    async def listen(self, socket_path: str) -> None:
+        """Start to accept connections on *socket_path*, which only this user can reach."""
+        if os.path.exists(socket_path):
+            os.unlink(socket_path)
+        with unix_address(socket_path) as address:
+            mask = os.umask(0o177)
+            try:
+                self._listener = await self._loop.create_unix_server(lambda: _Connection(self), address)
+            finally:
+                os.umask(mask)
+        self._socket_path = socket_path
+
+    def drain(self) -> None:
+        """Accept nothing new, answer what was sent, then close; `wait_closed` returns after that."""
+        if self._drain_until:
+            return
+        self._drain_until = self._loop.time() + _DRAIN_S
+        self._listener.close()
+        for connection in self._connections:
+            connection.write(GOING)
+        self._end_when_quiet(self._arrivals - 1)
+
+    async def wait_closed(self) -> None:
+        """Return after :meth:`drain` has finished."""
+        await self._closed
+
+    def _end_when_quiet(self, arrivals: int) -> None:
+        """Close the connections once nothing came in for a while since *arrivals* and all is answered."""
+        in_time = self._loop.time() < self._drain_until
+        if self._connections and in_time and (self._scheduled or arrivals != self._arrivals):
+            self._loop.call_later(_QUIET_S, self._end_when_quiet, self._arrivals)
+            return
+        for connection in tuple(self._connections):
+            connection.close()
+        self._end_when_closed()
+
+    def _end_when_closed(self) -> None:
+        if self._connections and self._loop.time() < self._drain_until:  # they still send
+            self._loop.call_later(_QUIET_S / 10, self._end_when_closed)
+            return
+        if self._thread is not None:
+            self._thread.shutdown(wait=False)
+        if os.path.exists(self._socket_path):
+            os.unlink(self._socket_path)
+        self._closed.set_result(None)
+
+    # ---- requests in -----------------------------------------------------------------------------------
+
+    def parse_head(self, head: bytes) -> _Head:
+        """Return path, content type, accept, attributes and further fields of a request's *head*.
+
+        Raises:
+            ValueError: it is not UTF-8, or has fewer than four fields.
+        """
+        path, content_type, accept, attributes, *more = head.decode().split("\0")
+        fields = dict(field.partition("=")[::2] for field in more)
+        parsed = (path, content_type, accept, attributes, fields)
+        if len(self._request_heads) >= _CACHED_HEADS:
+            self._request_heads.clear()
+        self._request_heads[head] = parsed
+        return parsed
+
+    def received(self, connection: _Connection, buffer: bytes) -> None:
+        """Take the whole frames at the start of *buffer*; leave the rest with the connection.
+
+        Raises:
+            ValueError: these are not frames.
+        """
+        at, end = 0, len(buffer)
+        heads, waiting, header = self._request_heads, self._waiting, REQUEST.size
+        while end - at >= header:
+            length, number, head_size = REQUEST.unpack_from(buffer, at)
+            body_at = at + header + head_size
+            stop = at + 4 + length
+            if length > MAX_FRAME or stop < body_at:
+                raise ValueError(f"a frame of {length} bytes with a head of {head_size}")
+            if stop > end:
+                connection.frames.keep(buffer[at:], stop - at)
+                break
+            head = buffer[at + header : body_at]
+            path, content_type, accept, attributes, fields = heads.get(head) or self.parse_head(head)
+            if path == "/ping":
+                connection.write(self._encode(number, _PONG))
+            else:
+                request = Request(path, content_type, accept, attributes, buffer[body_at:stop], fields)
+                waiting.append((connection, number, request))
+            at = stop
+        else:
+            if at < end:
+                connection.frames.keep(buffer[at:], header)
+        self._arrivals += 1
+        if waiting and not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._turn)
+
+    # ---- batches ---------------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        batch = self._take()
+        if self._thread is None:
+            self._answer(batch, self._frames(batch))
+            return
+        future = self._loop.run_in_executor(self._thread, self._frames, batch)
+        future.add_done_callback(lambda done: self._answer(batch, done.result()))
+
+    def _take(self) -> list[_Item]:
+        """Remove and return the oldest requests: as many as one call of the predictor should get."""
+        waiting = self._waiting
+        size = count = 0
+        for item in waiting:
+            size += len(item[2].body)
+            if count and (count == MAX_BATCH or size > MAX_BATCH_BYTES):
+                break
+            count += 1
+        batch = waiting[:count]
+        del waiting[:count]
+        return batch
+
+    def _frames(self, batch: list[_Item]) -> list[bytes]:
+        """Predict *batch* and return the response frames; what the predictor returns is checked on the way."""
+        try:
+            responses = self._predict([item[2] for item in batch])
+            if len(responses) != len(batch):
+                raise RuntimeError(f"the predictor gave {len(responses)} responses to {len(batch)} requests")
+            return list(map(self._encode, [item[1] for item in batch], responses))
+        except Exception as error:  # the predictor is other people's code
+            if len(batch) > 1:
+                return [self._frames([item])[0] for item in batch]
+            traceback.print_exc(file=sys.stderr)
+            sys.stderr.flush()
+            sentence = str(error) or type(error).__name__
+            return [self._encode(batch[0][1], Response(500, "text/plain", sentence.encode()))]
+
+    def _answer(self, batch: list[_Item], frames: list[bytes]) -> None:
+        """Send each connection its *frames*, those that follow each other in one write."""
+        connection, start = batch[0][0], 0
+        for at, item in enumerate(batch):
+            if item[0] is not connection:
+                connection.write(b"".join(frames[start:at]))
+                connection, start = item[0], at
+        connection.write(b"".join(frames[start:]))
+        if self._waiting:
+            # Through the loop, so that pings and new requests are read between two batches.
+            self._loop.call_soon(self._turn)
+        else:
+            self._scheduled = False
+
+    def _encode(self, number: int, response: Response) -> bytes:
+        status, content_type, body, attributes = response
+        head = self._response_heads.get((content_type, attributes))
+        if head is None:
+            head = f"{content_type}\0{attributes}".encode()
+            if len(self._response_heads) >= _CACHED_HEADS:
+                self._response_heads.clear()
+            self._response_heads[content_type, attributes] = head
+        return b"".join((RESPONSE.pack(8 + len(head) + len(body), number, status, len(head)), head, body))
+
+    # ---- connections -----------------------------------------------------------------------------------
+
+    def connected(self, connection: _Connection) -> None:
+        """Remember *connection*."""
+        self._connections.add(connection)
+        if self._drain_until:
+            connection.write(GOING)
+
+    def disconnected(self, connection: _Connection) -> None:
+        """Forget *connection* and what it still waited for."""
+        self._connections.discard(connection)
+        self._waiting[:] = [item for item in self._waiting if item[0] is not connection]
+
+
+class _Connection(asyncio.Protocol):
+    """One stream of frames. It reads no further while its peer does not take the answers."""
+
+    def __init__(self, server: ModelServer) -> None:
+        self.frames = FrameBuffer()
+        self._server = server
+        self._transport: Any = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+        self._server.connected(self)
+
+    def data_received(self, data: bytes) -> None:
+        buffer = self.frames.add(data)
+        if buffer:
+            try:
+                self._server.received(self, buffer)
+            except ValueError as error:
+                print(
+                    f"model server: closing a connection that does not speak frames: {error}", file=sys.stderr
+                )
+                self.close()
+
+    def pause_writing(self) -> None:
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._transport.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._server.disconnected(self)
+
+    def write(self, data: bytes) -> None:
+        """Send *data*; nothing if the peer is gone."""
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        """Close after what was written is sent."""
+        if self._transport is not None:
+            self._transport.close()
+
+
+_PONG = Response(200, "text/plain", b"")
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    new: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return new()

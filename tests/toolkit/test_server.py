@@ -1,0 +1,277 @@
+"""The model server as the gateway sees it: frames in, frames out."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import struct
+import sys
+import threading
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from sagesmith_toolkit.frames import GOING, MAX_FRAME, REQUEST, RESPONSE, FrameBuffer
+from sagesmith_toolkit.server import MAX_BATCH, ModelServer, Request, Response
+from sagesmith_toolkit.sockets import unix_address
+
+Answer = tuple[int, int, str, bytes]  # number, status, head, body
+
+
+def frame(number: int, body: bytes = b"", *, path: str = "/invocations", attributes: str = "") -> bytes:
+    head = f"{path}\0text/csv\0application/json\0{attributes}".encode()
+    return REQUEST.pack(6 + len(head) + len(body), number, len(head)) + head + body
+
+
+class Upper:
+    """Answers in capitals; fails a whole batch that holds a body starting with "bad"."""
+
+    blocking = False
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+        self.seen: list[Request] = []
+
+    def predict(self, requests: Sequence[Request]) -> Sequence[Response]:
+        self.batches.append(len(requests))
+        self.seen += requests
+        if any(request.body.startswith(b"bad") for request in requests):
+            raise ValueError("row 1 has 3 columns, the model wants 4")
+        return [Response(200, "text/csv", r.body.upper(), r.attributes) for r in requests]
+
+
+class Client:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    async def answers(self, count: int) -> list[Answer]:
+        """Read *count* responses, ordered by number."""
+        answers = []
+        for _ in range(count):
+            raw = await asyncio.wait_for(self.reader.readexactly(RESPONSE.size), 5)
+            length, number, status, head_size = RESPONSE.unpack(raw)
+            rest = await self.reader.readexactly(length - 8)
+            answers.append((number, status, rest[:head_size].decode(), rest[head_size:]))
+        return sorted(answers)
+
+
+async def connect(path: str) -> Client:
+    with unix_address(path) as address:
+        return Client(*await asyncio.open_unix_connection(address))
+
+
+@pytest.fixture
+def predictor() -> Upper:
+    return Upper()
+
+
+@pytest.fixture
+async def socket_path(predictor: Upper, tmp_path: Path) -> AsyncIterator[str]:
+    path = str(tmp_path / "model.sock")
+    server = ModelServer(predictor)
+    await server.listen(path)
+    yield path
+    server.drain()
+    await server.wait_closed()
+
+
+@pytest.fixture
+async def client(socket_path: str) -> AsyncIterator[Client]:
+    client = await connect(socket_path)
+    yield client
+    client.writer.close()
+
+
+async def test_a_request_is_answered_with_its_number_and_attributes(client: Client, predictor: Upper) -> None:
+    client.writer.write(frame(7, b"1,2", attributes="trace=1"))
+    assert await client.answers(1) == [(7, 200, "text/csv\0trace=1", b"1,2")]
+    assert predictor.seen == [Request("/invocations", "text/csv", "application/json", "trace=1", b"1,2")]
+
+
+async def test_what_arrives_together_is_one_batch(socket_path: str, predictor: Upper) -> None:
+    one, two = await connect(socket_path), await connect(socket_path)
+    one.writer.write(b"".join(frame(n, b"a%d" % n) for n in range(1, 6)))
+    two.writer.write(b"".join(frame(n, b"b%d" % n) for n in range(1, 4)))
+    assert [a[3] for a in await one.answers(5)] == [b"A1", b"A2", b"A3", b"A4", b"A5"]
+    assert [a[3] for a in await two.answers(3)] == [b"B1", b"B2", b"B3"]
+    assert len(predictor.batches) <= 2
+    one.writer.close()
+    two.writer.close()
+
+
+async def test_a_flood_is_cut_into_batches(client: Client, predictor: Upper) -> None:
+    client.writer.write(b"".join(frame(n, b"x") for n in range(1, 1001)))
+    assert [a[0] for a in await client.answers(1000)] == list(range(1, 1001))
+    assert max(predictor.batches) <= MAX_BATCH
+
+
+async def test_a_bad_request_does_not_fail_its_neighbours(
+    client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client.writer.write(frame(1, b"a") + frame(2, b"bad") + frame(3, b"c"))
+    answers = await client.answers(3)
+    assert [(a[1], a[3]) for a in answers] == [
+        (200, b"A"),
+        (500, b"row 1 has 3 columns, the model wants 4"),
+        (200, b"C"),
+    ]
+    assert "Traceback" in capsys.readouterr().err, "the container's log tells where"
+
+
+async def test_a_predictor_that_returns_nonsense_gives_500(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Nonsense:
+        def predict(self, requests: Sequence[Request]) -> Sequence[Response]:
+            return [] if requests[0].body == b"none" else [Response(200, "text/csv", "text")]  # type: ignore[arg-type]
+
+    server = ModelServer(Nonsense())
+    await server.listen(str(tmp_path / "m.sock"))
+    client = await connect(str(tmp_path / "m.sock"))
+    client.writer.write(frame(1, b"none") + frame(2, b"str"))
+    answers = await client.answers(2)
+    assert [a[1] for a in answers] == [500, 500]
+    assert b"gave 0 responses to 1" in answers[0][3]
+    client.writer.close()
+    server.drain()
+    await server.wait_closed()
+    capsys.readouterr()
+
+
+async def test_frames_may_arrive_in_any_pieces(client: Client) -> None:
+    stream = frame(1, b"one") + frame(2, b"y" * 300_000) + frame(3, b"three")
+    for piece in (stream[:3], stream[3:9], stream[9:70], stream[70:200_000], stream[200_000:]):
+        client.writer.write(piece)
+        await asyncio.sleep(0.002)
+    answers = await client.answers(3)
+    assert [a[3][:5] for a in answers] == [b"ONE", b"YYYYY", b"THREE"]
+    assert len(answers[1][3]) == 300_000
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        REQUEST.pack(MAX_FRAME + 1, 1, 4),
+        REQUEST.pack(8, 1, 100) + b"x" * 20,
+        REQUEST.pack(2, 1, 0),
+        REQUEST.pack(6 + 2, 1, 2) + b"\xff\xfe",
+        REQUEST.pack(6 + 12, 1, 12) + b"/invocations",
+        b"GET /ping HTTP/1.1\r\n\r\n",
+    ],
+    ids=["oversized", "head beyond the frame", "too short", "not UTF-8", "fields missing", "HTTP"],
+)
+async def test_what_is_no_frame_ends_the_connection_alone(
+    socket_path: str, client: Client, nonsense: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = await connect(socket_path)
+    other.writer.write(nonsense)
+    assert await asyncio.wait_for(other.reader.read(), 5) == b""
+    other.writer.close()
+    client.writer.write(frame(1, b"still"))
+    assert (await client.answers(1))[0][3] == b"STILL"
+    assert "does not speak frames" in capsys.readouterr().err
+
+
+class Slow(Upper):
+    blocking = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started, self.go_on = threading.Event(), threading.Event()
+
+    def predict(self, requests: Sequence[Request]) -> Sequence[Response]:
+        self.started.set()
+        assert self.go_on.wait(5)
+        return super().predict(requests)
+
+
+async def test_a_slow_predictor_blocks_no_ping_and_batches_what_gathered(tmp_path: Path) -> None:
+    slow, path = Slow(), str(tmp_path / "m.sock")
+    server = ModelServer(slow)
+    await server.listen(path)
+    client = await connect(path)
+    client.writer.write(frame(1, b"a"))
+    await asyncio.to_thread(slow.started.wait, 5)
+    client.writer.write(frame(2, b"b") + frame(3, b"c"))
+    client.writer.write(frame(4, path="/ping"))
+    assert [a[:2] for a in await client.answers(1)] == [(4, 200)]
+    slow.go_on.set()
+    assert [a[3] for a in await client.answers(3)] == [b"A", b"B", b"C"]
+    assert slow.batches == [1, 2]
+    client.writer.close()
+    server.drain()
+    await server.wait_closed()
+
+
+async def test_drain_answers_what_is_in_flight(tmp_path: Path) -> None:
+    slow, path = Slow(), str(tmp_path / "m.sock")
+    server = ModelServer(slow)
+    await server.listen(path)
+    client = await connect(path)
+    client.writer.write(frame(1, b"a") + frame(2, b"b"))
+    await asyncio.to_thread(slow.started.wait, 5)
+    server.drain()
+    assert await client.reader.readexactly(len(GOING)) == GOING
+    client.writer.write(frame(3, b"sent before the notice came"))
+    slow.go_on.set()
+    assert [a[0] for a in await client.answers(3)] == [1, 2, 3]
+    assert await asyncio.wait_for(client.reader.read(), 5) == b""
+    await server.wait_closed()
+    assert not os.path.exists(path)
+    client.writer.close()
+
+
+async def test_a_long_socket_path_works(tmp_path: Path) -> None:
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    server = ModelServer(Upper())
+    await server.listen(str(folder / "model.sock"))
+    assert (folder / "model.sock").stat().st_mode & 0o077 == 0
+    client = await connect(str(folder / "model.sock"))
+    client.writer.write(frame(1, b"a"))
+    assert (await client.answers(1))[0][3] == b"A"
+    client.writer.close()
+    server.drain()
+    await server.wait_closed()
+    assert not (folder / "model.sock").exists()
+
+
+SERVER = """
+import sys
+from sagesmith_toolkit.server import Response, serve
+class Echo:
+    def predict(self, requests):
+        return [Response(200, "text/csv", r.body) for r in requests]
+serve(Echo(), sys.argv[1])
+"""
+
+
+async def test_sigterm_ends_the_process_with_exit_code_0(tmp_path: Path) -> None:
+    path = str(tmp_path / "m.sock")
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", SERVER, path)
+    for _ in range(500):
+        if os.path.exists(path):
+            break
+        await asyncio.sleep(0.01)
+    client = await connect(path)
+    client.writer.write(frame(1, b"hello"))
+    assert (await client.answers(1))[0][3] == b"hello"
+    process.send_signal(signal.SIGTERM)
+    assert await asyncio.wait_for(process.wait(), 5) == 0
+    client.writer.close()
+
+
+def test_a_frame_buffer_gathers_until_it_has_what_it_needs() -> None:
+    frames = FrameBuffer()
+    assert frames.add(b"abc") == b"abc"
+    frames.keep(b"c", 5)
+    assert frames.add(b"de") == b""
+    assert frames.add(b"fgh") == b"cdefgh"
+    assert frames.add(b"next") == b"next"
+
+
+def test_going_is_a_response_that_answers_nothing() -> None:
+    assert RESPONSE.unpack(GOING) == (len(GOING) - 4, 0, 503, 0)
+    assert struct.calcsize("<IIH") == REQUEST.size
