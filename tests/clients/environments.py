@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-__all__ = ["NAMES", "EnvironmentUnavailable", "environment"]
+__all__ = ["NAMES", "EnvironmentUnavailableError", "environment"]
 
 HERE: Final = Path(__file__).resolve().parent
 ENVIRONMENTS: Final = HERE / ".environments"
@@ -32,7 +32,7 @@ PYTHONS: Final = {"sdk1": "3.8"}
 BUILD_TIMEOUT_S: Final = 1800
 
 
-class EnvironmentUnavailable(RuntimeError):
+class EnvironmentUnavailableError(RuntimeError):
     """The environment cannot be had on this machine; the sentence says why and what would help."""
 
 
@@ -40,7 +40,7 @@ def environment(name: str) -> Path:
     """Return the Python of environment *name*, building the environment first if it is not there.
 
     Raises:
-        EnvironmentUnavailable: no Python of the needed version, no uv, or the installation failed.
+        EnvironmentUnavailableError: no Python of the needed version, no uv, or the installation failed.
     """
     requirements = REQUIREMENTS / f"{name}.txt"
     pins = requirements.read_bytes()
@@ -84,11 +84,11 @@ def _call(command: list[str], variables: dict[str, str], name: str) -> None:
             command, env=variables, timeout=BUILD_TIMEOUT_S, stderr=subprocess.PIPE, text=True, check=False
         )
     except subprocess.TimeoutExpired as error:
-        raise EnvironmentUnavailable(
+        raise EnvironmentUnavailableError(
             f"building the {name} environment took more than {BUILD_TIMEOUT_S} s."
         ) from error
     if done.returncode:
-        raise EnvironmentUnavailable(
+        raise EnvironmentUnavailableError(
             f"cannot build the {name} environment: `{' '.join(command)}` failed.\n{done.stderr[-2000:]}"
         )
 
@@ -97,7 +97,7 @@ def _find_uv() -> str:
     beside = Path(sys.executable).parent / "uv"
     found = str(beside) if beside.exists() else shutil.which("uv")
     if found is None:
-        raise EnvironmentUnavailable("uv was not found; install it with `pip install uv`.")
+        raise EnvironmentUnavailableError("uv was not found; install it with `pip install uv`.")
     return found
 
 
@@ -105,7 +105,7 @@ def find_python(version: str) -> Path:
     """Return a Python interpreter of *version* (such as ``3.8``) that works.
 
     Raises:
-        EnvironmentUnavailable: there is none.
+        EnvironmentUnavailableError: there is none.
     """
     for candidate in _candidates(version):
         try:
@@ -120,7 +120,7 @@ def find_python(version: str) -> Path:
             continue
         if answer.returncode == 0 and answer.stdout.strip() == version:
             return candidate
-    raise EnvironmentUnavailable(
+    raise EnvironmentUnavailableError(
         f"there is no Python {version} on this machine; `pyenv install {version}` or "
         f"`uv python install {version}` would bring one."
     )
@@ -147,7 +147,7 @@ if __name__ == "__main__":
     for wanted in sys.argv[1:] or NAMES:
         try:
             print(wanted, environment(wanted))
-        except EnvironmentUnavailable as reason:
+        except EnvironmentUnavailableError as reason:
             print(wanted, reason)
             unavailable += 1
     sys.exit(1 if unavailable else 0)
