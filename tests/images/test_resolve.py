@@ -1,0 +1,97 @@
+"""Repository and tag decide what an image is; registry, account and region never do."""
+
+import re
+
+import pytest
+
+from sagesmith.errors import AwsError
+from sagesmith.images import resolve
+
+DIGEST = "sha256:" + "0a" * 32
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-xgboost:1.7-1",
+        "450853457545.dkr.ecr.cn-north-1.amazonaws.com.cn/sagemaker-xgboost:1.0-1-cpu-py3",
+        "833128469047.dkr.ecr.us-iso-east-1.c2s.ic.gov/sagemaker-xgboost:3.0-5",
+        "000000000000.dkr.ecr.mars-west-1.amazonaws.com/sagemaker-xgboost:3.2-0",
+        "811284229777.dkr.ecr.us-east-1.amazonaws.com/xgboost:1",
+        "811284229777.dkr.ecr.us-east-1.amazonaws.com/xgboost:latest",
+    ],
+)
+def test_xgboost_is_xgboost_in_every_region_and_version(uri: str) -> None:
+    image = resolve(uri)
+    assert (image.kind, image.algorithm, image.runtime) == ("builtin", "xgboost", "process")
+    assert image.train_command == ("python", "-m", "sagesmith_algorithms", "train")
+    assert image.environment["SAGESMITH_ALGORITHM"] == "xgboost"
+
+
+def test_the_metric_definitions_of_xgboost_match_its_log_lines() -> None:
+    image = resolve("683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-xgboost:1.7-1")
+    line = "[12]#011train-rmse:0.25#011validation-rmse:0.5e-3"
+    found = {
+        name: float(match[1]) for name, regex in image.metric_definitions if (match := re.search(regex, line))
+    }
+    assert found == {"train:rmse": 0.25, "validation:rmse": 0.0005}
+
+
+def test_the_metric_definitions_of_k_means_match_its_log_lines() -> None:
+    image = resolve("382416733822.dkr.ecr.us-east-1.amazonaws.com/kmeans:1")
+    assert image.algorithm == "kmeans"
+    regexes = dict(image.metric_definitions)
+    match = re.search(regexes["test:msd"], "#quality_metric: host=algo-1, test msd <loss>=3.25")
+    assert match is not None
+    assert match[1] == "3.25"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "xgboost:1",
+        "my-image",
+        "kmeans",
+        "localhost:5000/team/model:v1",
+        "123456789012.dkr.ecr.eu-west-1.amazonaws.com/team/kmeans:1",
+        f"123456789012.dkr.ecr.eu-west-1.amazonaws.com/mine@{DIGEST}",
+        "docker.io/library/pytorch:latest",
+    ],
+)
+def test_everything_else_is_the_users_own_container(uri: str) -> None:
+    image = resolve(uri)
+    assert (image.kind, image.runtime, image.train_command) == ("user", "docker", ())
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "",
+        "Not An Image",
+        "123456789012.dkr.ecr.us-east-1.amazonaws.com/",
+        "123456789012.dkr.ecr.us-east-1.amazonaws.com/UPPER:1",
+        "123456789012.dkr.ecr.us-east-1.amazonaws.com/xgboost:",
+        "123456789012.dkr.ecr.us-east-1.amazonaws.com/../xgboost:1",
+        "123.dkr.ecr.us-east-1.amazonaws.com/xgboost:1",
+        "683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-xgboost:newest",
+        "mine@sha256:abc",
+        "x" * 10 + ":" + "t" * 129,
+    ],
+)
+def test_a_malformed_uri_is_refused_in_the_words_of_aws(uri: str) -> None:
+    with pytest.raises(AwsError, match=re.escape(f'ECR image "{uri}" is invalid')) as caught:
+        resolve(uri)
+    assert caught.value.code == "ValidationException"
+
+
+@pytest.mark.parametrize(
+    ("uri", "name"),
+    [
+        ("382416733822.dkr.ecr.us-east-1.amazonaws.com/linear-learner:1", "Linear Learner"),
+        ("683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-scikit-learn:1.2-1-cpu-py3", "scikit-learn"),
+        ("763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.8.0-cpu-py312", "PyTorch"),
+    ],
+)
+def test_an_image_that_is_known_but_cannot_run_yet_says_so(uri: str, name: str) -> None:
+    with pytest.raises(AwsError, match=f"{name}.*not available"):
+        resolve(uri)
