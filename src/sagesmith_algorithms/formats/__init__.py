@@ -1,0 +1,1 @@
+"""Readers and writers of the data formats that SageMaker's algorithms take and give."""

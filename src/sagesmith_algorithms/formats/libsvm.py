@@ -1,0 +1,154 @@
+"""LibSVM: ``label[:weight] [qid:n] column:value column:value ...`` on each line, what is left out is missing.
+
+Lines are turned into numbers all at once: weight and query become pairs with columns -2 and -1, then colons
+become spaces, and the count of colons in each line says where it begins among the numbers. Columns are taken as
+they stand (SageMaker's and XGBoost's convention): the first may be 0 or 1.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sagesmith_algorithms.errors import DataError
+from sagesmith_algorithms.formats.batch import Batch
+from sagesmith_algorithms.formats.files import line_blocks
+
+__all__ = ["decode", "read"]
+
+_WEIGHT, _QUERY = -2, -1
+_LABEL_WEIGHT = re.compile(rb"(?m)^([^\s:]+):([^\s:]+)(?=\s|$)")
+_COMMENT = re.compile(rb"(?m)#.*$")
+_MAX_COLUMN = 2**31 - 2
+_LINE = re.compile(rb"\s*[^\s:]+(?::[^\s:]+)?(?:\s+qid:\d+)?(?:\s+\d+:[^\s:]+)*\s*$")
+
+
+def read(path: Path) -> Iterator[Batch]:
+    """Yield the rows of a file.
+
+    Raises:
+        DataError: a line is not LibSVM; names it.
+    """
+    line = 0
+    for block in line_blocks(path):
+        batch = decode(block, str(path), line=line)
+        if len(batch):
+            yield batch
+        line += block.count(b"\n")
+
+
+def decode(text: bytes, where: str = "the request", *, line: int = 0, labelled: bool = True) -> Batch:
+    """Return the rows of *text*, as CSR.
+
+    Args:
+        text: complete lines.
+        where: for messages.
+        line: the number of lines before.
+        labelled: False allows lines without a label, as requests have them.
+
+    Raises:
+        DataError: a line is not LibSVM; names it.
+    """
+    from scipy.sparse import csr_matrix
+
+    plain = _COMMENT.sub(b"", text) if b"#" in text else text
+    lines = [item for item in plain.split(b"\n") if item.strip()]
+    if not labelled:
+        lines = [item if _has_label(item) else b"0 " + item for item in lines]
+    joined = b"\n".join(lines)
+    weighted = any(b":" in item.split(None, 1)[0] for item in lines[:1])
+    if weighted:
+        joined = _LABEL_WEIGHT.sub(rb"\1 -2:\2", joined)
+    if b"qid:" in joined:
+        joined = joined.replace(b"qid:", b"-1:")
+    pairs = np.array([item.count(b":") for item in joined.split(b"\n")] if lines else [], np.int64)
+    numbers = _numbers(joined)
+    if numbers is None or numbers.size != len(lines) + 2 * int(pairs.sum()):
+        raise _fault(text, where, line)
+    starts = np.concatenate(([0], np.cumsum(1 + 2 * pairs)))
+    rest = np.ones(numbers.size, bool)
+    rest[starts[:-1]] = False
+    columns, values = numbers[rest][0::2], numbers[rest][1::2]
+    rows = np.repeat(np.arange(len(lines)), pairs)
+    weights = _extra(rows, columns, values, _WEIGHT, len(lines), "weight", where)
+    groups = _extra(rows, columns, values, _QUERY, len(lines), "qid", where)
+    kept = columns >= 0
+    if not kept.all():
+        columns, values, rows = columns[kept], values[kept], rows[kept]
+    if columns.size and (columns.max() > _MAX_COLUMN or (columns != np.floor(columns)).any()):
+        raise _fault(text, where, line)
+    width = int(columns.max()) + 1 if columns.size else 0
+    indptr = np.concatenate(([0], np.cumsum(np.bincount(rows, minlength=len(lines))))) if lines else [0]
+    matrix = csr_matrix(
+        (values.astype(np.float32), columns.astype(np.int32), indptr), shape=(len(lines), width)
+    )
+    return Batch(
+        matrix,
+        numbers[starts[:-1]].astype(np.float32),
+        None if weights is None else weights.astype(np.float32),
+        None if groups is None else groups.astype(np.int64),
+    )
+
+
+def _has_label(line: bytes) -> bool:
+    return b":" not in line.split(None, 1)[0]
+
+
+def _numbers(text: bytes) -> npt.NDArray[np.float64] | None:
+    if not text:
+        return np.empty(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DeprecationWarning)
+        try:
+            result: npt.NDArray[np.float64] = np.fromstring(
+                text.replace(b":", b" ").decode("latin-1"), sep=" "
+            )
+        except (DeprecationWarning, ValueError):
+            return None
+    return result
+
+
+def _extra(
+    rows: npt.NDArray[Any],
+    columns: npt.NDArray[Any],
+    values: npt.NDArray[Any],
+    code: int,
+    n: int,
+    what: str,
+    where: str,
+) -> npt.NDArray[np.float64] | None:
+    """Return the values that stand under *code*, one for each row, or None."""
+    chosen = columns == code
+    if not chosen.any():
+        return None
+    if not np.array_equal(rows[chosen], np.arange(n)):
+        raise DataError(f"some lines have a {what} and some have none; give every line one", where)
+    result: npt.NDArray[np.float64] = values[chosen]
+    return result
+
+
+def _fault(text: bytes, where: str, line: int) -> DataError:
+    for number, item in enumerate(text.split(b"\n"), line + 1):
+        plain = item.partition(b"#")[0]
+        if plain.strip() and not (_LINE.match(plain) and _numbers_of(plain)):
+            shown = plain[:60].decode("latin-1").strip()
+            hint = " It looks like CSV: set the channel's content type to text/csv." if b"," in plain else ""
+            return DataError(
+                f"line {number} ({shown!r}) is not LibSVM: 'label column:value ...'.{hint}", where
+            )
+    return DataError("it is not LibSVM: 'label column:value ...' on each line", where)
+
+
+def _numbers_of(line: bytes) -> bool:
+    for word in re.split(rb"[\s:]+", line.strip().replace(b"qid", b"0")):
+        try:
+            float(word)
+        except ValueError:
+            return False
+    return True
