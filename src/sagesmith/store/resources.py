@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
 from sagesmith.clock import Clock, system_clock
@@ -61,9 +61,10 @@ class Missing(AwsError):  # noqa: N818
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """One resource as it was read. `document` belongs to the reader; changing it changes nothing stored.
+    """One resource as it was read.
 
     `created` and `modified` are seconds since 1970; `parent` is what the resource belongs to ("" if nothing).
+    `content` is the document, or the text of it until somebody asks: a list of summaries needs few of them.
     """
 
     kind: str
@@ -73,9 +74,18 @@ class Resource:
     status: str
     created: float
     modified: float
-    document: dict[str, Any]
+    content: dict[str, Any] | str = field(repr=False, compare=False)
     version: int
     parent: str
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The document. It belongs to the reader: changing it changes nothing stored."""
+        content = self.content
+        if isinstance(content, str):
+            content = decode(content)
+            object.__setattr__(self, "content", content)
+        return content
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +126,11 @@ _INSERT: Final = (
 )
 _CHANGE: Final = (
     "update resources set status = :status, modified = :now, version = :new_version "
-    f"where {_NAMED} and version = :version"
+    f"where {_NAMED} and version = :version returning document"
 )
 _CHANGE_DOCUMENT: Final = (
     "update resources set status = :status, modified = :now, version = :new_version, document = :document "
-    f"where {_NAMED} and version = :version"
+    f"where {_NAMED} and version = :version returning document"
 )
 _DELETE: Final = f"delete from resources where {_NAMED} and version = :version"
 _TAG: Final = (
@@ -179,7 +189,7 @@ class Resources:
             version = self._database.transact(work)
         except Duplicate:
             raise AlreadyExists(kind, name, arn) from None
-        return Resource(kind, region, name, arn, status, now, now, decode(text), version, parent)
+        return Resource(kind, region, name, arn, status, now, now, text, version, parent)
 
     def get(self, kind: str, region: str, name: str) -> Resource | None:
         """Return the resource of exactly this name, or None."""
@@ -377,21 +387,26 @@ class Resources:
             "new_version": version,
         }  # fmt: skip
         if text is None:
-            changed = connection.execute(_CHANGE, parameters)
+            row = connection.row(_CHANGE, parameters)
         else:
-            changed = connection.execute(_CHANGE_DOCUMENT, {**parameters, "document": text})
-        if not changed:
+            row = connection.row(_CHANGE_DOCUMENT, {**parameters, "document": text})
+        if row is None:
             raise Changed(resource.arn)
-        document = resource.document if text is None else decode(text)
         return Resource(
-            resource.kind, resource.region, resource.name, resource.arn, after, resource.created, now, document,
+            resource.kind, resource.region, resource.name, resource.arn, after, resource.created, now, row[0],
             version, resource.parent,
         )  # fmt: skip
 
 
+_SETTERS: Final = tuple(getattr(Resource, column.name).__set__ for column in fields(Resource))
+
+
 def _resource(row: Row) -> Resource:
-    kind, region, name, arn, status, created, modified, text, version, parent = row
-    return Resource(kind, region, name, arn, status, created, modified, decode(text), version, parent)
+    """Return the resource of `_COLUMNS`; four times as quick as the constructor of a frozen class."""
+    resource: Resource = object.__new__(Resource)
+    for setter, value in zip(_SETTERS, row, strict=True):
+        setter(resource, value)
+    return resource
 
 
 def _name_of(resource: Resource) -> dict[str, Any]:

@@ -77,8 +77,8 @@ def table_statements(dialect: str) -> list[str]:
     statements: list[str] = []
     for table in load_metadata().sorted_tables:
         statements.append(str(CreateTable(table).compile(dialect=words)).strip())
-        for index in sorted(table.indexes, key=lambda index: str(index.name)):
-            statements.append(str(CreateIndex(index).compile(dialect=words)).strip())
+        indexes = sorted(table.indexes, key=lambda index: str(index.name))
+        statements.extend(str(CreateIndex(index).compile(dialect=words)).strip() for index in indexes)
     return statements
 
 
