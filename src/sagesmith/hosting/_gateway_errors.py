@@ -1,0 +1,88 @@
+"""Why an invocation failed, in the runtime's own words and codes (they differ from SageMaker's)."""
+
+from __future__ import annotations
+
+from sagesmith.arns import Arn
+from sagesmith.errors import AwsError
+
+__all__ = [
+    "busy",
+    "endpoint_not_found",
+    "endpoint_not_in_service",
+    "model_error",
+    "no_instance",
+    "variant_not_found",
+]
+
+LOST = "The connection to the container was lost before it answered."
+TIMED_OUT = (
+    "Your invocation timed out while waiting for a response from container primary. Review the latency metrics "
+    "for each container in Amazon CloudWatch, resolve the issue, and try again."
+)
+_LONGEST_MESSAGE = 4096
+
+
+def endpoint_not_found(name: str, account: str) -> AwsError:
+    """Return AWS's answer to an invocation of an endpoint that does not exist."""
+    return AwsError("ValidationError", f"Endpoint {name} of account {account} not found.")
+
+
+def endpoint_not_in_service(name: str, account: str, status: str) -> AwsError:
+    """Return the answer to an invocation of an endpoint that is still created, failed or being deleted."""
+    return AwsError(
+        "ValidationError",
+        f"Endpoint {name} of account {account} is not InService: its status is {status}. "
+        "Wait until DescribeEndpoint says InService.",
+    )
+
+
+def variant_not_found(name: str, variant: str, variants: list[str]) -> AwsError:
+    """Return the answer to a `TargetVariant` that the endpoint does not have."""
+    return AwsError(
+        "ValidationError",
+        f"Production variant {variant} does not exist at endpoint {name}, which has {', '.join(variants)}.",
+    )
+
+
+def no_instance(name: str, variant: str) -> AwsError:
+    """Return the answer while no instance of the variant can be reached: they start, or start again."""
+    return AwsError(
+        "ServiceUnavailable",
+        f"No instance of production variant {variant} of endpoint {name} can be reached at the moment. Try again.",
+        status=503,
+    )
+
+
+def busy(name: str, variant: str, limit: int) -> AwsError:
+    """Return the answer when every instance of the variant has as many requests in flight as it may."""
+    return AwsError(
+        "ThrottlingException",
+        f"Each instance of production variant {variant} of endpoint {name} has {limit} requests in flight. "
+        "Slow down, or give the variant more instances.",
+        status=429,
+    )
+
+
+def model_error(
+    endpoint_arn: str, variant: str, instance_id: str, status: int, message: str, console_url: str = ""
+) -> AwsError:
+    """Return `ModelError` (424) around what the model answered: *status* (0 if nothing) and *message*."""
+    arn = Arn.parse(endpoint_arn)
+    group = f"/aws/sagemaker/Endpoints/{arn.name}"
+    side = "client" if 400 <= status < 500 else "server"
+    logs = f"{console_url}#logs:{group}" if console_url else f"log group {group}"
+    message = message[:_LONGEST_MESSAGE]
+    stream = Arn(
+        "logs",
+        arn.region,
+        arn.account,
+        f"log-group:{group}:log-stream:{variant}/{instance_id}",
+        arn.partition,
+    )
+    return AwsError(
+        "ModelError",
+        f'Received {side} error ({status}) from primary with message "{message}". '
+        f"See {logs} in account {arn.account} for more information.",
+        status=424,
+        members={"OriginalStatusCode": status, "OriginalMessage": message, "LogStreamArn": str(stream)},
+    )

@@ -1,0 +1,199 @@
+"""The gateway's routing table: endpoints, their production variants, and which instance gets a request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from random import random
+from typing import Final
+
+from sagesmith.arns import Arn, partition_of
+from sagesmith.errors import AwsError
+from sagesmith.hosting import _gateway_errors as errors
+from sagesmith.hosting._gateway_link import Invocation, Link
+from sagesmith.hosting._gateway_metrics import VariantCounters
+
+__all__ = ["Endpoint", "Limits", "Variant"]
+
+_CACHED_HEADS: Final = 1024
+_SERVING: Final = frozenset(("InService", "Updating", "SystemUpdating", "RollingBack"))
+
+
+class Limits:
+    """What one instance is burdened with, and where its logs are to be found."""
+
+    __slots__ = ("console_url", "max_in_flight")
+
+    def __init__(self, max_in_flight: int, console_url: str) -> None:
+        self.max_in_flight = max_in_flight
+        self.console_url = console_url
+
+
+class Variant:
+    """A production variant: its weight, its instances and what was counted of it."""
+
+    def __init__(self, endpoint: Endpoint, name: str, weight: float, limits: Limits) -> None:
+        self.endpoint = endpoint
+        self.name = name
+        self.weight = weight
+        self.credit = 0.0
+        self.links: list[Link] = []
+        self.counters = VariantCounters()
+        self._limits = limits
+        self._usable: list[Link] = []
+        self._headers: dict[bytes, bytes] = {}
+
+    def refresh(self) -> None:
+        """Look again which instances can take requests."""
+        self._usable = [link for link in self.links if link.usable]
+
+    def submit(self, invocation: Invocation) -> None:
+        """Send *invocation* to the instance with the fewest in flight; among equals, to any.
+
+        Raises:
+            AwsError: `ServiceUnavailable`, no instance can be reached; `ThrottlingException`, all are busy.
+        """
+        usable = self._usable
+        if len(usable) == 1:
+            link = usable[0]
+            load = len(link.waiting) + len(link.queue) + len(link.late)
+        else:
+            link, load = self._least_busy(usable)
+        if load >= self._limits.max_in_flight or link.full:
+            raise errors.busy(self.endpoint.name, self.name, self._limits.max_in_flight)
+        link.send(invocation)
+
+    def _least_busy(self, usable: list[Link]) -> tuple[Link, int]:
+        """Return the link with the fewest requests, and how many; the search starts anywhere."""
+        links = usable or [link for link in self.links if link.connecting and not link.retired]
+        if not links:
+            raise errors.no_instance(self.endpoint.name, self.name)
+        start = int(random() * len(links))  # noqa: S311 - only to spread load
+        best, least = links[start], -1
+        for at in range(start, start + len(links)):
+            link = links[at % len(links)]
+            load = len(link.waiting) + len(link.queue) + len(link.late)
+            if load < least or least < 0:
+                best, least = link, load
+        return best, least
+
+    # ---- what links report -----------------------------------------------------------------------------
+
+    def answered(
+        self, link: Link, invocation: Invocation, status: int, head: bytes, body: bytes, now: float
+    ) -> None:
+        """Pass the model's answer on, and count it. *now* is when it arrived."""
+        counters = self.counters
+        counters.invocations += 1
+        counters.model_latency.add(int((now - invocation.sent) * 1e6))
+        counters.overhead.add(int((invocation.sent - invocation.arrived) * 1e6))
+        if 200 <= status < 300:
+            invocation.succeed(self._headers.get(head) or self._headers_of(head), body)
+            return
+        if 400 <= status < 500:
+            counters.client_errors += 1
+        else:
+            counters.server_errors += 1
+        invocation.fail(self._model_error(link, status, body.decode("utf-8", "replace")))
+
+    def lost(self, link: Link, invocation: Invocation) -> None:
+        """The connection broke after *invocation* was written: nobody knows what the model did with it."""
+        self._failed(link, invocation, errors.LOST)
+
+    def timed_out(self, link: Link, invocation: Invocation) -> None:
+        """The model did not answer in time."""
+        self._failed(link, invocation, errors.TIMED_OUT)
+
+    def resubmit(self, invocation: Invocation) -> None:
+        """An unsent request lost its instance: try another."""
+        try:
+            self.submit(invocation)
+        except AwsError as error:
+            invocation.fail(error)
+
+    def _failed(self, link: Link, invocation: Invocation, message: str) -> None:
+        self.counters.invocations += 1
+        self.counters.failures += 1
+        invocation.fail(self._model_error(link, 0, message))
+
+    def _model_error(self, link: Link, status: int, message: str) -> AwsError:
+        return errors.model_error(
+            self.endpoint.arn, self.name, link.instance_id, status, message, self._limits.console_url
+        )
+
+    def _headers_of(self, head: bytes) -> bytes:
+        """Return the response's header lines. A model cannot add lines of its own: it writes one line each."""
+        content_type, _, rest = head.partition(b"\0")
+        attributes = rest.partition(b"\0")[0]
+        lines = [
+            b"Content-Type: %b\r\n" % (_one_line(content_type) or b"application/octet-stream"),
+            b"x-Amzn-Invoked-Production-Variant: %b\r\n" % self.name.encode(),
+        ]
+        if attributes:
+            lines.append(b"X-Amzn-SageMaker-Custom-Attributes: %b\r\n" % _one_line(attributes))
+        headers = b"".join(lines)
+        if len(self._headers) >= _CACHED_HEADS:
+            self._headers.clear()
+        self._headers[head] = headers
+        return headers
+
+
+def _one_line(text: bytes) -> bytes:
+    return bytes(byte for byte in text if 32 <= byte < 127).strip()
+
+
+class Endpoint:
+    """An endpoint's variants by name, and the choice between them."""
+
+    def __init__(self, region: str, name: str, account: str) -> None:
+        self.region = region
+        self.name = name
+        self.account = account
+        self.arn = str(Arn("sagemaker", region, account, f"endpoint/{name}", partition_of(region)))
+        self.status = ""  # does not exist
+        self.variants: dict[str, Variant] = {}
+        self._weighted: list[Variant] = []
+
+    def set_variants(self, weights: Mapping[str, float], limits: Limits) -> list[Variant]:
+        """Take over *weights*; variants that stay keep their instances. Return those that are gone."""
+        gone = [variant for name, variant in self.variants.items() if name not in weights]
+        kept = self.variants
+        self.variants = {
+            name: kept.get(name) or Variant(self, name, weight, limits) for name, weight in weights.items()
+        }
+        for name, weight in weights.items():
+            variant = self.variants[name]
+            variant.weight, variant.credit = weight, 0.0
+        self._weighted = [variant for variant in self.variants.values() if variant.weight > 0]
+        return gone
+
+    def choose(self, target: str = "") -> Variant:
+        """Return the variant named *target*, or the one whose turn it is.
+
+        Turns are given by smooth weighted round robin: after any number of requests each variant is less than
+        one request away from its share, which drawing by chance would reach only after very many.
+
+        Raises:
+            AwsError: `ValidationError`, no such endpoint, not in service, or no such variant.
+        """
+        if self.status not in _SERVING:
+            if not self.status:
+                raise errors.endpoint_not_found(self.name, self.account)
+            raise errors.endpoint_not_in_service(self.name, self.account, self.status)
+        if target:
+            variant = self.variants.get(target)
+            if variant is None:
+                raise errors.variant_not_found(self.name, target, list(self.variants))
+            return variant
+        weighted = self._weighted
+        if len(weighted) == 1:
+            return weighted[0]
+        if not weighted:
+            raise errors.no_instance(self.name, "with a weight above 0")
+        total, best = 0.0, weighted[0]
+        for variant in weighted:
+            total += variant.weight
+            variant.credit += variant.weight
+            if variant.credit > best.credit:
+                best = variant
+        best.credit -= total
+        return best

@@ -1,0 +1,274 @@
+"""The gateway: takes an invocation to an instance of its endpoint and the answer back, on the event loop.
+
+The hosting driver feeds the routing table; from then on an invocation touches no database, and nothing is made
+for it but itself. The parts: the table with the choice of variant and instance (`_gateway_table`), one pipelined
+connection for each instance (`_gateway_link`), counters (`_gateway_metrics`), words (`_gateway_errors`).
+
+All methods run on the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from time import monotonic
+from typing import Any, Final, TypeAlias
+
+from sagesmith.clock import Clock, system_clock
+from sagesmith.errors import AwsError
+from sagesmith.hosting._gateway_link import Invocation, Link
+from sagesmith.hosting._gateway_table import Endpoint, Limits, Variant
+
+__all__ = ["Answer", "Endpoint", "Gateway", "Invocation", "MetricSink", "request_head"]
+
+log = logging.getLogger(__name__)
+
+NAMESPACE: Final = "AWS/SageMaker"
+MetricSink: TypeAlias = Callable[[str, str, Sequence[Mapping[str, Any]]], None]
+"""Called with (region, namespace, metric data as in PutMetricData) in a worker thread, one call at a time."""
+
+
+def request_head(
+    content_type: bytes, accept: bytes, attributes: bytes, path: bytes = b"/invocations", fields: bytes = b""
+) -> bytes:
+    """Return the head of a request's frame. *fields* are further ``name=value``, separated by NUL.
+
+    Raises:
+        AwsError: `ValidationError`, one of them is longer than 1024 bytes or not ASCII.
+    """
+    for name, value in (
+        ("contentType", content_type), ("accept", accept), ("customAttributes", attributes),
+    ):  # fmt: skip
+        if len(value) > 1024:
+            raise AwsError(
+                "ValidationError",
+                f"1 validation error detected: Value at '{name}' failed to satisfy constraint: "
+                "Member must have length less than or equal to 1024",
+            )
+        if not value.isascii() or b"\0" in value:
+            raise AwsError(
+                "ValidationError",
+                f"1 validation error detected: Value at '{name}' failed to satisfy constraint: "
+                "Member must satisfy regular expression pattern: \\p{ASCII}*",
+            )
+    head = b"\0".join((path, content_type, accept, attributes))
+    return head + b"\0" + fields if fields else head
+
+
+class Gateway:
+    """The routing table and everything in flight.
+
+    Args:
+        account_id: the account that owns the endpoints.
+        sink: takes the counters of each variant, every *flush_s* seconds and once more on `close`.
+        timeout_s: how long a model may take for one invocation.
+        max_in_flight: how many requests one instance may have; further ones are refused at once.
+        console_url: where errors say the logs are; without it they name the log group.
+    """
+
+    def __init__(
+        self,
+        account_id: str,
+        *,
+        sink: MetricSink,
+        clock: Clock = system_clock,
+        flush_s: float = 10.0,
+        timeout_s: float = 60.0,
+        max_in_flight: int = 1000,
+        console_url: str = "",
+    ) -> None:
+        self.account_id = account_id
+        self._endpoints: dict[tuple[str, str], Endpoint] = {}
+        self._instances: dict[str, Link] = {}
+        self._links: set[Link] = set()
+        self._limits = Limits(max_in_flight, console_url)
+        self._timeout_s = timeout_s
+        self._tick_s = min(0.5, timeout_s / 4)
+        self._sink = sink
+        self._clock = clock
+        self._flush_s = flush_s
+        self._unsunk: list[tuple[str, list[dict[str, Any]]]] = []
+        self._sinking: asyncio.Future[None] | None = None
+        self._timers: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin to watch timeouts and to flush counters; call it once, on the event loop."""
+        self._timers = [
+            asyncio.create_task(self._every(self._tick_s, self._expire), name="gateway timeouts"),
+            asyncio.create_task(self._every(self._flush_s, self.flush), name="gateway metrics"),
+        ]
+
+    async def close(self) -> None:
+        """Fail what is in flight, close all connections, hand the last counters to the sink."""
+        for timer in self._timers:
+            timer.cancel()
+        await asyncio.gather(*self._timers, return_exceptions=True)
+        for link in tuple(self._links):
+            link.abort()
+        self.flush()
+        while self._sinking is not None:
+            await asyncio.wait([self._sinking])
+        await asyncio.sleep(0)
+
+    # ---- the table -------------------------------------------------------------------------------------
+
+    def set_endpoint(
+        self, region: str, name: str, variants: Mapping[str, float], *, status: str = "InService"
+    ) -> None:
+        """Make the endpoint known, or change it: its *variants* with their weights, and its *status*.
+
+        Variants that are no longer named are retired: their instances take no new requests and are forgotten
+        when those in flight are answered. Invocations are refused while *status* is not one that serves.
+        """
+        endpoint = self._endpoints.get((region, name))
+        if endpoint is None:
+            endpoint = self._endpoints[region, name] = Endpoint(region, name, self.account_id)
+        endpoint.status = status
+        for gone in endpoint.set_variants(variants, self._limits):
+            self._retire(gone)
+
+    def remove_endpoint(self, region: str, name: str) -> None:
+        """Forget the endpoint. What is in flight is still answered if its instances live that long."""
+        endpoint = self._endpoints.pop((region, name), None)
+        if endpoint is not None:
+            for variant in endpoint.variants.values():
+                self._retire(variant)
+
+    def add_instance(self, region: str, name: str, variant: str, instance_id: str, address: str) -> None:
+        """Connect to an instance, ``unix:/path`` or ``tcp:host:port``, that serves *variant*.
+
+        Requests may come at once: they wait for the connection. Adding it again with another address
+        replaces it; with the same, it changes nothing.
+
+        Raises:
+            KeyError: no such endpoint or variant was set.
+            ValueError: the address is of neither form.
+        """
+        if not address.startswith(("unix:", "tcp:")):
+            raise ValueError(f"the address {address!r} of instance {instance_id} is neither unix: nor tcp:")
+        owner = self._endpoints[region, name].variants[variant]
+        known = self._instances.get(instance_id)
+        if known is not None:
+            if known.address == address and known.owner is owner:
+                return
+            self.remove_instance(instance_id)
+        link = Link(instance_id, address, owner, self._forget)
+        owner.links.append(link)
+        self._instances[instance_id] = link
+        self._links.add(link)
+        owner.refresh()
+
+    def remove_instance(self, instance_id: str) -> None:
+        """Send nothing more to the instance; its connection closes when all in flight is answered."""
+        link = self._instances.pop(instance_id, None)
+        if link is not None:
+            link.owner.links.remove(link)
+            link.retire()
+
+    async def drain(self, instance_id: str) -> None:
+        """Remove the instance, and return when nothing is in flight there any more."""
+        link = self._instances.get(instance_id)
+        if link is not None:
+            self.remove_instance(instance_id)
+            await link.settled()
+
+    def _forget(self, link: Link) -> None:
+        self._links.discard(link)
+        self._keep_counters(link.owner)
+
+    def _retire(self, variant: Variant) -> None:
+        for link in tuple(variant.links):
+            self.remove_instance(link.instance_id)
+        self._keep_counters(variant)
+
+    # ---- invocations -----------------------------------------------------------------------------------
+
+    def endpoint(self, region: str, name: str) -> Endpoint:
+        """Return the endpoint, in whatever status it is; for one that does not exist, one that refuses all.
+
+        Who may not invoke an endpoint must not learn whether it exists: look it up, ask about its `arn`, submit.
+        """
+        return self._endpoints.get((region, name)) or Endpoint(region, name, self.account_id)
+
+    def submit(self, endpoint: Endpoint, invocation: Invocation, target_variant: str = "") -> None:
+        """Send *invocation* to an instance of *endpoint*; it gets its answer or its error later, once.
+
+        Raises:
+            AwsError: it is refused; then it gets neither.
+        """
+        endpoint.choose(target_variant).submit(invocation)
+
+    async def call(
+        self, region: str, name: str, head: bytes, body: bytes, target_variant: str = ""
+    ) -> Answer:
+        """Invoke an endpoint and wait for the answer, for callers that are not in a hurry.
+
+        Raises:
+            AwsError: as the runtime's InvokeEndpoint.
+        """
+        invocation = Answer(head, body, monotonic())
+        self.submit(self.endpoint(region, name), invocation, target_variant)
+        await invocation.done
+        return invocation
+
+    def _expire(self) -> None:
+        before = monotonic() - self._timeout_s
+        for link in tuple(self._links):
+            for invocation in link.expire(before):
+                link.owner.timed_out(link, invocation)
+
+    # ---- metrics ---------------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Hand what was counted since the last time to the sink, in a thread."""
+        for endpoint in self._endpoints.values():
+            for variant in endpoint.variants.values():
+                self._keep_counters(variant)
+        if self._unsunk and self._sinking is None:
+            batch, self._unsunk = self._unsunk, []
+            self._sinking = asyncio.get_running_loop().run_in_executor(None, self._sink_all, batch)
+            self._sinking.add_done_callback(self._sunk)
+
+    def _keep_counters(self, variant: Variant) -> None:
+        counters = variant.counters
+        if counters.invocations:
+            variant.counters = type(counters)()
+            data = counters.data(variant.endpoint.name, variant.name, len(variant.links), self._clock())
+            self._unsunk.append((variant.endpoint.region, data))
+
+    def _sink_all(self, batch: list[tuple[str, list[dict[str, Any]]]]) -> None:
+        for region, data in batch:
+            self._sink(region, NAMESPACE, data)
+
+    def _sunk(self, done: asyncio.Future[None]) -> None:
+        self._sinking = None
+        if not done.cancelled() and done.exception() is not None:
+            log.error("the metrics of endpoints could not be stored", exc_info=done.exception())
+
+    async def _every(self, seconds: float, do: Callable[[], None]) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            do()
+
+
+class Answer(Invocation):
+    """An invocation whose outcome can be awaited: `headers` and `body` are there when `done` is."""
+
+    __slots__ = ("done", "headers")
+
+    def __init__(self, head: bytes, body: bytes, arrived: float) -> None:
+        super().__init__(head, body, arrived)
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.headers = b""
+
+    def succeed(self, headers: bytes, body: bytes) -> None:
+        """Keep the answer and wake who awaits it."""
+        self.headers, self.body = headers, body
+        if not self.done.done():
+            self.done.set_result(None)
+
+    def fail(self, error: AwsError) -> None:
+        """Raise *error* where the answer is awaited."""
+        if not self.done.done():
+            self.done.set_exception(error)

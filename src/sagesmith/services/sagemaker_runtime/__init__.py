@@ -1,0 +1,6 @@
+"""The runtime API: invocations of endpoints."""
+
+from sagesmith.services.sagemaker_runtime._route import Authorize, Exchange, InvokeRoute
+from sagesmith.services.sagemaker_runtime._runtime import Runtime
+
+__all__ = ["Authorize", "Exchange", "InvokeRoute", "Runtime"]

@@ -1,0 +1,143 @@
+"""InvokeEndpoint on the fast way: from the HTTP server's exchange to the gateway and back.
+
+This is the one operation that does not go through the service model, since parsing and serializing by model would
+cost more than all the rest of an invocation. Headers and body pass as the bytes they came as.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from time import monotonic
+from typing import Final, Protocol, TypeAlias
+from urllib.parse import unquote
+
+from sagesmith.aws.call import Caller
+from sagesmith.errors import AwsError
+from sagesmith.hosting.gateway import Gateway, Invocation, request_head
+from sagesmith.services.sagemaker_runtime._limits import (
+    ACTION,
+    MAX_BODY,
+    REFUSED_HEADERS,
+    body_too_large,
+    refuse,
+)
+
+__all__ = ["Authorize", "Exchange", "InvokeRoute"]
+
+Authorize: TypeAlias = Callable[[Caller, str, str], None]
+"""Called with (caller, action, resource ARN) for each invocation, on the event loop; raises AwsError."""
+
+_TARGET: Final = re.compile(rb"/endpoints/([^/?]+)/invocations(?:\?.*)?")
+_NAME: Final = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9])*")
+_CACHED: Final = 4096
+
+
+class Exchange(Protocol):
+    """What the route needs of the HTTP server's exchange: one signed request and the way to answer it."""
+
+    target: bytes
+    headers: Mapping[bytes, bytes]
+    body: bytes
+    caller: Caller
+    region: str
+
+    def reply(self, status: int, header_block: bytes, body: bytes) -> None:
+        """Answer; nothing happens if the client has gone."""
+        ...
+
+    def fail(self, error: AwsError) -> None:
+        """Answer with *error*."""
+        ...
+
+
+class InvokeRoute:
+    """The fast route of ``POST /endpoints/{EndpointName}/invocations``."""
+
+    service = "sagemaker-runtime"
+    operation = "InvokeEndpoint"
+
+    def __init__(self, gateway: Gateway, authorize: Authorize) -> None:
+        self._gateway = gateway
+        self._authorize = authorize
+        self._names: dict[bytes, str] = {}
+        self._heads: dict[tuple[bytes, bytes], bytes] = {}
+
+    def matches(self, method: bytes, target: bytes) -> bool:
+        """Whether this is an invocation."""
+        return method == b"POST" and (target in self._names or _TARGET.fullmatch(target) is not None)
+
+    def handle(self, exchange: Exchange) -> None:
+        """Check the request and hand it to the gateway, which answers it later."""
+        arrived = monotonic()
+        try:
+            self._submit(exchange, arrived)
+        except AwsError as error:
+            exchange.fail(error)
+
+    def _submit(self, exchange: Exchange, arrived: float) -> None:
+        name = self._names.get(exchange.target) or self._name(exchange.target)
+        region, headers, body = exchange.region, exchange.headers, exchange.body
+        endpoint = self._gateway.endpoint(region, name)
+        self._authorize(exchange.caller, ACTION, endpoint.arn)
+        if not _REFUSED.isdisjoint(headers):
+            raise refuse(next(member for header, member in REFUSED_HEADERS.items() if header in headers))
+        if len(body) > MAX_BODY:
+            raise body_too_large(len(body))
+        get = headers.get
+        head = self._head(get(b"content-type", b""), get(b"accept", b""), get(_ATTRIBUTES, b""))
+        target_variant = get(_VARIANT, b"")
+        self._gateway.submit(
+            endpoint, _Invocation(exchange, head, body, arrived), target_variant.decode("latin-1")
+        )
+
+    def _head(self, content_type: bytes, accept: bytes, attributes: bytes) -> bytes:
+        """Return the frame's head; custom attributes may differ with each request and are not kept."""
+        if attributes:
+            return request_head(content_type or _OCTETS, accept, attributes)
+        head = self._heads.get((content_type, accept))
+        if head is None:
+            head = request_head(content_type or _OCTETS, accept, b"")
+            if len(self._heads) >= _CACHED:
+                self._heads.clear()
+            self._heads[content_type, accept] = head
+        return head
+
+    def _name(self, target: bytes) -> str:
+        match = _TARGET.fullmatch(target)
+        name = unquote(match[1].decode("latin-1")) if match else ""
+        if len(name) > 63 or not _NAME.fullmatch(name):
+            raise AwsError(
+                "ValidationError",
+                f"1 validation error detected: Value '{name}' at 'endpointName' failed to satisfy constraint: "
+                "Member must have length less than or equal to 63 and satisfy regular expression pattern: "
+                "^[a-zA-Z0-9](-*[a-zA-Z0-9])*",
+            )
+        if len(self._names) >= _CACHED:
+            self._names.clear()
+        self._names[target] = name
+        return name
+
+
+class _Invocation(Invocation):
+    """An invocation that answers its exchange."""
+
+    __slots__ = ("_exchange",)
+
+    def __init__(self, exchange: Exchange, head: bytes, body: bytes, arrived: float) -> None:
+        self._exchange = exchange
+        self.head = head
+        self.body = body
+        self.arrived = arrived
+
+    def succeed(self, headers: bytes, body: bytes) -> None:
+        self._exchange.reply(200, headers, body)
+
+    def fail(self, error: AwsError) -> None:
+        self._exchange.fail(error)
+
+
+_REFUSED: Final = frozenset(REFUSED_HEADERS)
+_ATTRIBUTES: Final = b"x-amzn-sagemaker-custom-attributes"
+_VARIANT: Final = b"x-amzn-sagemaker-target-variant"
+_OCTETS: Final = b"application/octet-stream"

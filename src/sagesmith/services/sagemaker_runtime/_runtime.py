@@ -1,0 +1,50 @@
+"""InvokeEndpoint on the ordinary way, for requests that the fast route does not get (such as streamed bodies)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sagesmith.aws.call import Call, operation
+from sagesmith.hosting.gateway import Gateway, request_head
+from sagesmith.services.sagemaker_runtime._limits import MAX_BODY, REFUSED, body_too_large, refuse
+
+__all__ = ["Runtime"]
+
+
+class Runtime:
+    """Handlers of the service ``sagemaker-runtime``; authorization was checked before they are called."""
+
+    service = "sagemaker-runtime"
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    @operation("InvokeEndpoint")
+    async def invoke_endpoint(self, call: Call, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Invoke the endpoint and wait for its answer."""
+        for member in REFUSED:
+            if member in request:
+                raise refuse(member)
+        body = request.get("Body", b"")
+        if len(body) > MAX_BODY:
+            raise body_too_large(len(body))
+        head = request_head(
+            request.get("ContentType", "application/octet-stream").encode(),
+            request.get("Accept", "").encode(),
+            request.get("CustomAttributes", "").encode(),
+        )
+        answer = await self._gateway.call(
+            call.region, request["EndpointName"], head, body, request.get("TargetVariant", "")
+        )
+        headers = dict(
+            line.decode("latin-1").split(": ", 1) for line in answer.headers.split(b"\r\n") if line
+        )
+        result = {
+            "Body": answer.body,
+            "ContentType": headers["Content-Type"],
+            "InvokedProductionVariant": headers["x-Amzn-Invoked-Production-Variant"],
+        }
+        if "X-Amzn-SageMaker-Custom-Attributes" in headers:
+            result["CustomAttributes"] = headers["X-Amzn-SageMaker-Custom-Attributes"]
+        return result
