@@ -36,11 +36,30 @@ _CACHED: Final = 4096
 class Exchange(Protocol):
     """What the route needs of the HTTP server's exchange: one signed request and the way to answer it."""
 
-    target: bytes
-    headers: Mapping[bytes, bytes]
-    body: bytes
-    caller: Caller
-    region: str
+    @property
+    def target(self) -> bytes:
+        """Path and query as the client wrote them."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[bytes, bytes]:
+        """Headers by their lower-case names."""
+        ...
+
+    @property
+    def body(self) -> bytes:
+        """The whole body."""
+        ...
+
+    @property
+    def caller(self) -> Caller:
+        """Who signed it."""
+        ...
+
+    @property
+    def region(self) -> str:
+        """The region it was signed for."""
+        ...
 
     def reply(self, status: int, header_block: bytes, body: bytes) -> None:
         """Answer; nothing happens if the client has gone."""
