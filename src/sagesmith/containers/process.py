@@ -1,0 +1,343 @@
+"""Containers as processes: bubblewrap where it works, plain processes where it does not.
+
+The process is forked by the thread of the event loop and dies with it (`PR_SET_PDEATHSIG` is bound to that
+thread), so that an instance killed by SIGKILL leaves no container behind. In the sandbox the kernel ends
+everything with the namespace's first process; a plain process is ended by session, by descent and by the
+mark in its environment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from sagesmith.containers import _processes
+from sagesmith.containers._lines import LineSplitter
+from sagesmith.containers.errors import ContainerError
+from sagesmith.containers.runtime import ContainerPlan, Output, Usage
+from sagesmith.containers.sandbox import HOME, RUN, Sandbox, python_of, write_etc
+
+__all__ = ["ProcessContainer", "ProcessRuntime", "WarmProcess"]
+
+_READ: Final = 256 * 1024
+_DRAIN_S: Final = 2.0
+_END_TRIES: Final = 1000
+_SYSTEM_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class ProcessRuntime:
+    """Runs containers as processes of this machine, in *sandbox* or, if that is None, without one."""
+
+    def __init__(self, sandbox: Sandbox | None) -> None:
+        self._sandbox = sandbox
+
+    def path_inside(self, plan: ContainerPlan, outside: Path) -> str:
+        """Return the path under which the container sees *outside*, a path below the plan's folder."""
+        if self._sandbox is None:
+            return str(outside)
+        inside = {"ml": "/opt/ml", "run": RUN, "tmp": "/tmp", "home": HOME}  # noqa: S108 (the container's own)
+        first, *rest = outside.relative_to(plan.folder).parts
+        return "/".join((inside[first], *rest))
+
+    async def start(self, plan: ContainerPlan, output: Output) -> ProcessContainer:
+        """Start the command of *plan*; see `ContainerRuntime`."""
+        container = self._spawn(plan, plan.command, subprocess.DEVNULL, ())
+        container.begin(output)
+        return container
+
+    async def prepare(self, plan: ContainerPlan, modules: Sequence[str]) -> WarmProcess:
+        """Start a Python that imports *modules* and waits, in the container that *plan* describes."""
+        ready, told = os.pipe()
+        try:
+            command = ("python", "-m", "sagesmith_toolkit.warm", *modules)
+            container = self._spawn(plan, command, subprocess.PIPE, (told,), {"SAGESMITH_WARM_FD": str(told)})
+        except BaseException:
+            os.close(ready)
+            raise
+        finally:
+            os.close(told)
+        return WarmProcess(self, container, ready)
+
+    def environment(self, plan: ContainerPlan) -> dict[str, str]:
+        """Return the whole environment of the container: a few defaults, the plan's, and our mark."""
+        prefix = os.path.dirname(python_of(plan.python_prefix))
+        defaults = {
+            "PATH": f"{prefix}:{_SYSTEM_PATH}",
+            "LANG": "C.UTF-8",
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "HOME": HOME,
+            "HOSTNAME": plan.hostname,
+        }
+        if self._sandbox is None:
+            base = plan.folder / "ml"
+            defaults |= {"SAGEMAKER_BASE_DIR": str(base), "HOME": str(plan.folder / "home"),
+                         "TMPDIR": str(plan.folder / "tmp")}  # fmt: skip
+        return {**defaults, **plan.environment, _processes.MARK: plan.name}
+
+    def argv(self, plan: ContainerPlan, command: Sequence[str]) -> list[str]:
+        """Return *command* with the Python of the plan's environment for the word ``python``."""
+        if command and command[0] in ("python", "python3"):
+            return [python_of(plan.python_prefix), *command[1:]]
+        return list(command)
+
+    def _spawn(
+        self,
+        plan: ContainerPlan,
+        command: Sequence[str],
+        stdin: int,
+        descriptors: tuple[int, ...],
+        more_environment: Mapping[str, str] | None = None,
+    ) -> ProcessContainer:
+        for name in ("ml", "run", "tmp", "home"):
+            (plan.folder / name).mkdir(exist_ok=True)
+        argv = self.argv(plan, command)
+        status_read = -1
+        output_read, output_write = os.pipe()
+        if self._sandbox is not None:
+            status_read, status_write = os.pipe()
+            descriptors = (*descriptors, status_write)
+            argv = [*self._sandbox.command(plan), "--json-status-fd", str(status_write), "--", *argv]
+        try:
+            process = subprocess.Popen(
+                argv,
+                stdin=stdin,
+                stdout=output_write,
+                stderr=output_write,
+                bufsize=0,
+                env={**self.environment(plan), **(more_environment or {})},
+                cwd=None if self._sandbox else plan.folder / "home",
+                pass_fds=descriptors,
+                start_new_session=True,
+                preexec_fn=_processes.die_with_parent(os.getpid()),  # noqa: PLW1509 (only calls made ready before)
+            )
+        except (OSError, ValueError) as error:
+            os.close(output_read)
+            if status_read >= 0:
+                os.close(status_read)
+            raise ContainerError(
+                f"cannot run {argv[0]!r}: {error}", client_error=not self._sandbox
+            ) from error
+        finally:
+            os.close(output_write)
+            if self._sandbox is not None:
+                os.close(status_write)
+        return ProcessContainer(plan.name, process, output_read, status_read)
+
+
+class ProcessContainer:
+    """A container that is a process; see `Container`."""
+
+    def __init__(self, name: str, process: subprocess.Popen[bytes], source: int, status: int) -> None:
+        self._name = name
+        self._process = process
+        self._source = source
+        self._status = status
+        self._sandboxed = status >= 0
+        self._loop = asyncio.get_running_loop()
+        self._splitter = LineSplitter()
+        self._output: Output | None = None
+        self._read_to_end = self._loop.create_future()
+        self._init = self._first_process() if self._sandboxed else process.pid
+        self._init_fd = -1
+        if self._sandboxed and self._init:
+            with contextlib.suppress(ProcessLookupError):
+                self._init_fd = os.pidfd_open(self._init)
+        self._watch = self._loop.create_task(self._watch_to_end())
+        self._watch.add_done_callback(_retrieve)
+
+    @property
+    def stdin(self) -> Any:
+        """The pipe to the process, for warm ones."""
+        return self._process.stdin
+
+    @property
+    def pids(self) -> list[int]:
+        """All processes of the container, and the one that holds it."""
+        own = self._process.pid
+        return [own, *_processes.descendants(own)]
+
+    def begin(self, output: Output) -> None:
+        """Read what the container writes from now on, and give it to *output*."""
+        self._output = output
+        os.set_blocking(self._source, False)
+        self._loop.add_reader(self._source, self._readable)
+
+    async def wait(self) -> int:
+        """Return the exit code once nothing of the container is left.
+
+        Raises:
+            ContainerError: the sandbox could not be made, or the command does not exist.
+        """
+        return await asyncio.shield(self._watch)
+
+    async def stop(self, grace_s: float) -> int:
+        """Send SIGTERM, then SIGKILL to everything after *grace_s* seconds; return the exit code."""
+        if grace_s > 0 and not self._watch.done():
+            _processes.signal_all(_processes.foreground(self._command()), signal.SIGTERM)
+            with contextlib.suppress(asyncio.TimeoutError):
+                return await asyncio.wait_for(asyncio.shield(self._watch), grace_s)
+        self.kill()
+        return await self.wait()
+
+    def kill(self) -> None:
+        """SIGKILL the whole tree."""
+        if self._watch.done():
+            return
+        if self._sandboxed and self._init:
+            # The namespace's first process: the kernel ends all others with it.
+            _processes.signal_all([self._init])
+        else:
+            _processes.signal_all([*_processes.descendants(self._process.pid), self._process.pid])
+
+    def usage(self) -> Usage:
+        """Return what the processes of the container use."""
+        return _processes.usage_of(self.pids)
+
+    def _first_process(self) -> int:
+        """Read the pid of the namespace's first process; bubblewrap writes it before anything else. 0 if it failed."""
+        line = b""
+        while not line.endswith(b"\n"):
+            piece = os.read(self._status, 1)
+            if not piece:
+                return 0
+            line += piece
+        return int(json.loads(line)["child-pid"])
+
+    def _command(self) -> int:
+        """The process of the user's command: the child of the namespace's first process."""
+        if not self._sandboxed:
+            return self._process.pid
+        children = _processes.descendants(self._init)
+        return children[0] if children else self._init
+
+    def _readable(self) -> None:
+        try:
+            data = os.read(self._source, _READ)
+        except BlockingIOError:
+            return
+        lines = self._splitter.feed(data) if data else self._splitter.finish()
+        if lines and self._output is not None:
+            now = time.time_ns() // 1_000_000
+            self._output([(now, line) for line in lines])
+        if not data:
+            self._loop.remove_reader(self._source)
+            if not self._read_to_end.done():
+                self._read_to_end.set_result(None)
+
+    async def _watch_to_end(self) -> int:
+        process_fd = os.pidfd_open(self._process.pid)
+        try:
+            await _readable(self._loop, process_fd)
+            code = self._process.wait()
+            if self._init_fd >= 0:
+                await _readable(self._loop, self._init_fd)
+            elif not self._sandboxed:
+                self._end_tree()
+            await self._read_rest()
+        finally:
+            for descriptor in (process_fd, self._init_fd, self._source):
+                if descriptor >= 0:
+                    os.close(descriptor)
+            if self._process.stdin is not None:
+                self._process.stdin.close()
+        if self._sandboxed:
+            self._check_that_it_ran(code)
+        return 128 - code if code < 0 else code
+
+    def _end_tree(self) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        for _ in range(_END_TRIES):
+            # A process that was forking while we looked is found the next time.
+            if not _processes.end_marked(self._name):
+                break
+            time.sleep(0.001)
+
+    async def _read_rest(self) -> None:
+        if self._output is None:
+            return
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._read_to_end, _DRAIN_S)
+        self._loop.remove_reader(self._source)
+
+    def _check_that_it_ran(self, code: int) -> None:
+        """Bubblewrap reports an exit code only of a command that it could start."""
+        text = b""
+        while piece := os.read(self._status, 4096):
+            text += piece
+        os.close(self._status)
+        if b'"exit-code"' not in text and code > 0:
+            raise ContainerError(
+                "the container could not be started: its command does not exist or its sandbox could not be made; "
+                "the last line of its log says which",
+                client_error=True,
+            )
+
+
+class WarmProcess:
+    """A container whose Python waits with its modules imported. It takes one job, or is discarded."""
+
+    def __init__(self, runtime: ProcessRuntime, container: ProcessContainer, ready: int) -> None:
+        self._runtime = runtime
+        self._container = container
+        self._ready = ready
+        os.set_blocking(ready, False)
+
+    @property
+    def pids(self) -> list[int]:
+        """Its processes, for the report of what waiting costs."""
+        return self._container.pids
+
+    async def ready(self) -> bool:
+        """Wait until it can take a job; False if it ended instead."""
+        loop = asyncio.get_running_loop()
+        await _readable(loop, self._ready)
+        said = os.read(self._ready, 64)
+        os.close(self._ready)
+        return said.startswith(b"ready")
+
+    def take(self, plan: ContainerPlan, output: Output) -> ProcessContainer:
+        """Give it the command of *plan* (made in the same folder) and return it as that container."""
+        write_etc(plan)
+        job = {
+            "argv": ["python", *self._runtime.argv(plan, plan.command)[1:]],
+            "env": self._runtime.environment(plan),
+        }
+        self._container.begin(output)
+        self._container.stdin.write(json.dumps(job).encode() + b"\n")
+        self._container.stdin.close()
+        return self._container
+
+    async def discard(self) -> None:
+        """End it."""
+        self._container.kill()
+        with contextlib.suppress(ContainerError):
+            await self._container.wait()
+
+
+async def _readable(loop: asyncio.AbstractEventLoop, descriptor: int) -> None:
+    done = loop.create_future()
+
+    def ready() -> None:
+        if not done.done():
+            done.set_result(None)
+
+    loop.add_reader(descriptor, ready)
+    try:
+        await done
+    finally:
+        loop.remove_reader(descriptor)
+
+
+def _retrieve(task: asyncio.Task[int]) -> None:
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,89 @@
+"""What runs a container: the contract that a sandboxed process and Docker both keep.
+
+A container is one command with an environment, an own ``/opt/ml`` (the folder ``ml`` of its instance), an
+own ``/tmp`` and an own process tree. What it writes comes out as lines; it ends by itself or is stopped, and
+nothing of it is left afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+__all__ = ["Container", "ContainerPlan", "ContainerRuntime", "Line", "Output", "Usage"]
+
+Line: TypeAlias = tuple[int, str]
+"""Milliseconds since 1970 at which the line was read, and its text in CloudWatch's form."""
+
+Output: TypeAlias = Callable[[Sequence[Line]], None]
+"""Called on the event loop with new lines, in the order in which they were written."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerPlan:
+    """Everything a runtime must know to start one container.
+
+    `folder` is the instance's: its ``ml`` becomes ``/opt/ml``, its ``run`` ``/run/sagesmith``, its ``tmp``
+    ``/tmp``. `command` is for processes the full command line; a first word ``python`` is that of
+    `python_prefix`. `read_only` are paths below ``/opt/ml`` that the container must not change. `files` are
+    more files that it may read, by the path it sees. `hosts` are names it can resolve.
+    """
+
+    name: str
+    folder: Path
+    command: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    hostname: str = "algo-1"
+    hosts: Mapping[str, str] = field(default_factory=dict)
+    network: bool = True
+    read_only: tuple[str, ...] = ()
+    files: Mapping[str, Path] = field(default_factory=dict)
+    python_prefix: str = ""
+    gpus: int = 0
+    image: str = ""
+    entrypoint: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the processes of a container have used: CPU seconds since its start, and memory now, in bytes."""
+
+    cpu_s: float
+    memory_bytes: int
+
+
+class Container(Protocol):
+    """One running container. All methods belong to the event loop that started it."""
+
+    async def wait(self) -> int:
+        """Return the exit code once the command has ended, all its processes are gone and its output is read.
+
+        A command ended by signal N has the code 128 + N, as in a shell. May be awaited by several.
+        """
+        ...
+
+    async def stop(self, grace_s: float) -> int:
+        """Send SIGTERM, then SIGKILL to everything after *grace_s* seconds; return what :meth:`wait` returns."""
+        ...
+
+    def usage(self) -> Usage:
+        """Return what the container uses."""
+        ...
+
+
+class ContainerRuntime(Protocol):
+    """Starts containers. Belongs to one event loop."""
+
+    def path_inside(self, plan: ContainerPlan, outside: Path) -> str:
+        """Return the path under which the container sees *outside*, a path below the plan's folder."""
+        ...
+
+    async def start(self, plan: ContainerPlan, output: Output) -> Container:
+        """Start the command of *plan*; *output* gets its lines until `wait` returns.
+
+        Raises:
+            ContainerError: the container cannot be made; the sentence says why and whose fault it is.
+        """
+        ...
