@@ -130,6 +130,7 @@ class Call:
     headers: Mapping[str, str] = field(default_factory=dict)
     endpoint_url: str = ""
     response_headers: dict[str, str] = field(default_factory=dict)
+    source_ip: str = ""
 
     @property
     def partition(self) -> str:
@@ -177,4 +178,3 @@ def marked_operations(handlers: object) -> Iterator[tuple[OperationMark, Callabl
         mark = getattr(getattr(type(handlers), attribute, None), _MARK, None)
         if isinstance(mark, OperationMark):
             yield mark, getattr(handlers, attribute)
-

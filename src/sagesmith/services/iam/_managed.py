@@ -345,4 +345,7 @@ def managed_policies() -> Mapping[str, str]:
 def managed_policy_document(arn: str) -> str | None:
     """Return the document of the AWS managed policy *arn*, or None if there is none of that name."""
     head, found, name = arn.partition(":iam::aws:policy/")
-    return managed_policies().get(name) if found and head.startswith("arn:aws") else None
+    document = managed_policies().get(name)
+    if not found or document is None or not head.startswith("arn:aws"):
+        return None
+    return document if head == "arn:aws" else document.replace('"arn:aws:', f'"{head}:')

@@ -1,0 +1,322 @@
+"""Authorization of every request: whose policies, which action, which resource, and the answer in AWS's words.
+
+Policies are compiled once for each access key and again when `Identities.generation` has moved. What was
+allowed without looking at anything but the caller is remembered with them, so that the next same request costs
+a dictionary look-up.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, TypeAlias
+
+from sagesmith.arns import Arn
+from sagesmith.aws.call import Call, Caller
+from sagesmith.errors import AwsError, access_denied, validation_error
+from sagesmith.services.iam._actions import Place, checks, roles_passed
+from sagesmith.services.iam._context import Context, caller_keys
+from sagesmith.services.iam._documents import Policy, parse_policy
+from sagesmith.services.iam._evaluate import Decision, Grants, Outcome, PolicySet, Requester
+from sagesmith.services.iam._managed import managed_policy_document
+from sagesmith.store.identities import Identities
+from sagesmith.store.principals import AccessKey, Principal
+
+__all__ = ["BucketPolicy", "IamAuthorizer", "ResourceTags"]
+
+BucketPolicy: TypeAlias = Callable[[str], Mapping[str, Any] | None]
+"""Returns the policy document of the bucket of that name, or None. Called for each S3 request: must be quick."""
+
+ResourceTags: TypeAlias = Callable[[str], Mapping[str, str]]
+"""Returns the tags of the resource with that ARN."""
+
+_ALWAYS: Final = frozenset((("sts", "GetCallerIdentity"), ("sts", "GetSessionToken"), ("sts", "AssumeRole")))
+"""Needs no permission, or (AssumeRole) is decided by the role's trust policy in `may_assume`."""
+
+_SERVICE_PRINCIPAL: Final = "sagemaker.amazonaws.com"
+_QUERY_SERVICES: Final = frozenset(("s3", "iam", "sts", "cloudwatch"))
+"""Services that call the refusal ``AccessDenied``; the others say ``AccessDeniedException``."""
+
+_REMEMBERED: Final = 10_000
+"""How many keys, and how many decisions for each, are kept before starting anew."""
+
+
+class _Access:
+    """What is derived from one access key."""
+
+    __slots__ = ("allowed", "everything", "generation", "grants", "key", "values")
+
+    def __init__(
+        self, generation: int, key: AccessKey, grants: Grants, values: Mapping[str, tuple[str, ...]]
+    ) -> None:
+        self.generation = generation
+        self.key = key
+        self.grants = grants
+        self.values = values
+        self.everything = grants.is_everything
+        self.allowed: set[tuple[str, str]] = set()
+
+
+class IamAuthorizer:
+    """Decides by the policies in *identities*. Thread-safe.
+
+    Args:
+        identities: users, roles and policies.
+        account_id: the account of this server.
+        strict: whether a role must be declared to be passed or assumed.
+        bucket_policy: where bucket policies come from; None if there are none.
+        resource_tags: where ``aws:ResourceTag/...`` comes from; None if conditions on it never hold.
+    """
+
+    def __init__(
+        self,
+        identities: Identities,
+        account_id: str,
+        strict: bool = False,
+        *,
+        bucket_policy: BucketPolicy | None = None,
+        resource_tags: ResourceTags | None = None,
+    ) -> None:
+        self._identities = identities
+        self._account = account_id
+        self._strict = strict
+        self._bucket_policy = bucket_policy
+        self._resource_tags = resource_tags
+        self._access: dict[str, _Access] = {}
+        self._bucket_policies: dict[str, tuple[Mapping[str, Any], PolicySet]] = {}
+
+    # Requests
+
+    def __call__(self, call: Call, request: Mapping[str, Any]) -> None:
+        """Return if *call* is allowed, else raise; see `Authorizer`."""
+        service = call.service
+        access = self._find(call.caller)
+        self._identities.note_use(call.caller.access_key_id, service, call.region)
+        if (service, call.operation) in _ALWAYS:
+            return
+        bucket_policy = self._policy_of_bucket(request) if service == "s3" else None
+        if not access.everything or bucket_policy is not None:
+            place = Place(call.region, self._account, call.caller.arn, self._declared)
+            for action, resource in checks(service, call.operation, request, place):
+                self._check(access, action, resource, call, request, bucket_policy)
+        if service == "sagemaker":
+            for role in roles_passed(call.operation, request):
+                self._check_passing(access, role, call)
+
+    def authorize_resource(self, caller: Caller, action: str, resource_arn: str) -> None:
+        """Return if *caller* may do *action* on *resource_arn*, else raise `AccessDeniedException`.
+
+        For the invocation path: once allowed, one dictionary look-up. Only what depends on the caller and on
+        the ARN counts, so conditions on anything else of the request find their key absent.
+        """
+        access = self._access.get(caller.access_key_id)
+        if (
+            access is not None
+            and access.generation == self._identities.generation
+            and (access.everything or (action, resource_arn) in access.allowed)
+        ):
+            return
+        access = self._find(caller)
+        region = resource_arn.split(":", 4)[3] if resource_arn.startswith("arn:") else ""
+        values = {**access.values, "aws:requestedregion": (region,)}
+        context = Context(values, resource_tags=self._tags_of(resource_arn))
+        self._decide(access, action, resource_arn, context, "sagemaker-runtime", None)
+
+    # Assuming roles
+
+    def may_assume(self, call: Call, request: Mapping[str, Any], role: Principal) -> None:
+        """Return if the caller may assume *role*: its trust policy names the caller, or names the account
+        and the caller's own policies allow it.
+
+        Raises:
+            AwsError: `AccessDenied`.
+        """
+        access = self._find(call.caller)
+        action = "sts:AssumeRole"
+        context = Context(access.values, call, request)
+        requester = access.grants.requester
+        trust = PolicySet([parse_policy(role.trust, "trust", source_id=role.name)])
+        outcome = trust.decide(action, role.arn, context, requester)
+        own = access.grants.decide(action, role.arn, context)
+        if own.decision is Decision.EXPLICIT_DENY:
+            refusal = own
+        elif outcome.decision is not Decision.ALLOWED:
+            refusal = Outcome(outcome.decision, (), "resource-based policy")
+        elif own.decision is Decision.ALLOWED or trust.names_directly(action, role.arn, context, requester):
+            return
+        else:
+            refusal = own
+        raise _refused("sts", call.caller.arn, action, role.arn, refusal)
+
+    def check_policy(self, text: str) -> None:
+        """Raise `MalformedPolicyDocument` unless *text* is an identity policy."""
+        parse_policy(text)
+
+    # For the simulator
+
+    def policies_of(self, principal: Principal) -> list[Policy]:
+        """Return the policies of *principal*, its groups' included, ready to be evaluated."""
+        holders = [principal]
+        if principal.kind == "user":
+            groups = (self._identities.principal("group", name) for name in principal.groups)
+            holders += [group for group in groups if group is not None]
+        return [policy for holder in holders for policy in self._own_policies(holder)]
+
+    def boundary_of(self, principal: Principal) -> PolicySet | None:
+        """Return the permissions boundary of *principal*, or None."""
+        return PolicySet(self._managed([principal.boundary])) if principal.boundary else None
+
+    # How it is done
+
+    def _find(self, caller: Caller) -> _Access:
+        access = self._access.get(caller.access_key_id)
+        if access is not None and access.generation == self._identities.generation:
+            return access
+        generation = self._identities.generation
+        key = self._identities.find_key(caller.access_key_id)
+        if key is None:  # revoked since the signature was checked
+            raise AwsError(
+                "InvalidClientTokenId", "The security token included in the request is invalid.", status=403
+            )
+        access = self._derive(generation, key)
+        if len(self._access) >= _REMEMBERED:
+            self._access.clear()
+        self._access[caller.access_key_id] = access
+        return access
+
+    def _derive(self, generation: int, key: AccessKey) -> _Access:
+        principal = self._identities.principal(key.holder_kind, key.holder)
+        if principal is None and key.holder_kind == "role" and not self._strict:
+            principal = self._identities.stand_in(key.holder)
+        partition = key.caller_arn.split(":", 2)[1]
+        requester = Requester(
+            direct=frozenset({key.caller_arn, key.user_id, principal.arn if principal else key.caller_arn}),
+            account=frozenset({self._account, f"arn:{partition}:iam::{self._account}:root"}),
+        )
+        sessions = [parse_policy(text, source_type="session") for text in key.session_policies]
+        sessions += self._managed(key.session_policy_arns)
+        grants = Grants(
+            identity=PolicySet(self.policies_of(principal) if principal else []),
+            boundary=self.boundary_of(principal) if principal else None,
+            sessions=PolicySet(sessions) if sessions else None,
+            requester=requester,
+        )
+        values = caller_keys(
+            key, self._account, principal.arn if principal else "", principal.tags if principal else {}
+        )
+        return _Access(generation, key, grants, values)
+
+    def _own_policies(self, holder: Principal) -> Iterable[Policy]:
+        yield from self._managed(holder.attached)
+        for name, text in holder.inline.items():
+            yield parse_policy(text, source_id=f"{holder.kind}_{holder.name}_{name}", source_type=holder.kind)
+
+    def _managed(self, arns: Iterable[str]) -> list[Policy]:
+        found = []
+        for arn in arns:
+            text = managed_policy_document(arn)
+            if text is not None:
+                found.append(parse_policy(text, source_id=arn, source_type="aws-managed"))
+                continue
+            policy = self._identities.policy(arn)
+            if policy is not None:
+                found.append(parse_policy(policy.document, source_id=arn, source_type="user-managed"))
+        return found
+
+    def _policy_of_bucket(self, request: Mapping[str, Any]) -> PolicySet | None:
+        bucket = request.get("Bucket")
+        if self._bucket_policy is None or not isinstance(bucket, str):
+            return None
+        document = self._bucket_policy(bucket)
+        if document is None:
+            return None
+        known = self._bucket_policies.get(bucket)
+        if known is not None and (known[0] is document or known[0] == document):
+            return known[1]
+        compiled = PolicySet([parse_policy(json.dumps(document), "resource", source_id=bucket)])
+        if len(self._bucket_policies) >= _REMEMBERED:
+            self._bucket_policies.clear()
+        self._bucket_policies[bucket] = (document, compiled)
+        return compiled
+
+    def _check(
+        self,
+        access: _Access,
+        action: str,
+        resource: str,
+        call: Call,
+        request: Mapping[str, Any],
+        resource_policy: PolicySet | None,
+        extra: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> None:
+        if resource_policy is None and extra is None and (action, resource) in access.allowed:
+            return
+        context = Context(access.values, call, request, extra, self._tags_of(resource))
+        self._decide(access, action, resource, context, call.service, resource_policy)
+
+    def _decide(
+        self,
+        access: _Access,
+        action: str,
+        resource: str,
+        context: Context,
+        service: str,
+        resource_policy: PolicySet | None,
+    ) -> None:
+        outcome = access.grants.decide(action, resource, context, resource_policy)
+        if outcome.decision is not Decision.ALLOWED:
+            raise _refused(service, access.key.caller_arn, action, resource, outcome)
+        if context.constant and resource_policy is None:
+            if len(access.allowed) >= _REMEMBERED:
+                access.allowed.clear()
+            access.allowed.add((action, resource))
+
+    def _check_passing(self, access: _Access, role_arn: str, call: Call) -> None:
+        """Check that the caller may hand *role_arn* to SageMaker, and that SageMaker may assume it."""
+        parsed = Arn.parse(role_arn)
+        if self._strict and parsed.account != self._account:
+            raise access_denied(f"Cross-account pass role is not allowed: {role_arn}.")
+        if not access.everything:
+            extra = {"iam:passedtoservice": (_SERVICE_PRINCIPAL,)}
+            self._check(access, "iam:PassRole", role_arn, call, {}, None, extra)
+        if parsed.account != self._account:
+            return
+        role = self._identities.principal("role", role_arn.rpartition("/")[2])
+        if role is None and not self._strict:
+            return
+        if role is None or (self._strict and role.arn != role_arn) or not self.trusts_sagemaker(role):
+            raise validation_error(
+                f"Could not assume role {role_arn}. Please ensure that the role exists and allows principal "
+                f"'{_SERVICE_PRINCIPAL}' to assume the role."
+            )
+
+    def trusts_sagemaker(self, role: Principal) -> bool:
+        """Whether the trust policy of *role* lets SageMaker assume it. Conditions find their keys absent."""
+        trust = PolicySet([parse_policy(role.trust, "trust")])
+        context = Context({"aws:sourceaccount": (self._account,)})
+        requester = Requester(frozenset(), service=_SERVICE_PRINCIPAL)
+        return trust.decide("sts:AssumeRole", role.arn, context, requester).decision is Decision.ALLOWED
+
+    def _declared(self, kind: str, name: str) -> str | None:
+        if kind not in ("user", "role", "group"):
+            return None
+        principal = self._identities.principal(kind, name)  # type: ignore[arg-type]
+        return principal.arn if principal else None
+
+    def _tags_of(self, resource: str) -> Callable[[], Mapping[str, str]] | None:
+        tags = self._resource_tags
+        return None if tags is None else lambda: tags(resource)
+
+
+def _refused(service: str, caller_arn: str, action: str, resource: str, outcome: Outcome) -> AwsError:
+    named = f'"{resource}"' if service == "s3" else resource
+    article = "an" if outcome.because[0] in "aeiou" else "a"
+    reason = (
+        f"with an explicit deny in {article} {outcome.because}"
+        if outcome.decision is Decision.EXPLICIT_DENY
+        else f"because no {outcome.because} allows the {action} action"
+    )
+    message = f"User: {caller_arn} is not authorized to perform: {action} on resource: {named} {reason}"
+    if service in _QUERY_SERVICES:
+        return AwsError("AccessDenied", message, status=403)
+    return access_denied(message)
