@@ -14,7 +14,7 @@ import struct
 import time
 from typing import List, Sequence
 
-__all__ = ["HostLost", "Rendezvous", "RendezvousError"]
+__all__ = ["HostLostError", "Rendezvous", "RendezvousError"]
 
 _LENGTH = struct.Struct("<Q")
 _GREETING = struct.Struct("<32sI")
@@ -26,7 +26,7 @@ class RendezvousError(RuntimeError):
     """The hosts did not meet in time."""
 
 
-class HostLost(RendezvousError):
+class HostLostError(RendezvousError):
     """A host ended, or its machine went away, before its message was complete."""
 
 
@@ -75,7 +75,7 @@ class Rendezvous:
         """Send *message* to the first host; there, return everyone's in the order of the hosts, elsewhere [].
 
         Raises:
-            HostLost: a host went away.
+            HostLostError: a host went away.
         """
         if self.rank == 0:
             return [message, *(self._receive(rank) for rank in range(1, len(self.hosts)))]
@@ -86,7 +86,7 @@ class Rendezvous:
         """Return the first host's *message* on every host.
 
         Raises:
-            HostLost: a host went away.
+            HostLostError: a host went away.
         """
         if self.rank == 0:
             for rank in range(1, len(self.hosts)):
@@ -183,16 +183,16 @@ class Rendezvous:
             self._peers[rank].sendall(_LENGTH.pack(len(message)))
             self._peers[rank].sendall(message)
         except OSError as error:
-            raise HostLost("%s went away: %s" % (self.hosts[rank], error)) from error
+            raise HostLostError("%s went away: %s" % (self.hosts[rank], error)) from error
 
     def _receive(self, rank: int) -> bytes:
         try:
             (length,) = _LENGTH.unpack(_read_exactly(self._peers[rank], _LENGTH.size))
             if length > _MAX_MESSAGE:
-                raise HostLost("%s sent a message of an impossible length" % self.hosts[rank])
+                raise HostLostError("%s sent a message of an impossible length" % self.hosts[rank])
             return _read_exactly(self._peers[rank], length)
         except (OSError, EOFError) as error:
-            raise HostLost("%s went away before it had sent its part" % self.hosts[rank]) from error
+            raise HostLostError("%s went away before it had sent its part" % self.hosts[rank]) from error
 
 
 def _read_exactly(peer: socket.socket, size: int) -> bytes:

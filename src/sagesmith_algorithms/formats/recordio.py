@@ -290,15 +290,12 @@ def stacked(tensors: list[Tensor], where: str) -> Any:
 
     keys = [t.keys if t.is_sparse else np.arange(t.values.size, dtype=np.uint64) for t in tensors]
     indices = np.concatenate(keys)
-    width = max(
-        max((t.shape[-1] if t.shape else t.values.size if not t.is_sparse else 0) for t in tensors),
-        int(indices.max()) + 1 if indices.size else 0,
-    )
+    widths = [t.shape[-1] if t.shape else 0 if t.is_sparse else t.values.size for t in tensors]
+    width = max([*widths, int(indices.max()) + 1 if indices.size else 0])
     if width > np.iinfo(np.int32).max:
         raise DataError(
             f"a key of {width - 1} is beyond the largest column, {np.iinfo(np.int32).max - 1}", where
         )
     indptr = np.concatenate(([0], np.cumsum([k.size for k in keys])))
     values = np.concatenate([t.values for t in tensors]).astype(np.float32)
-    matrix = csr_matrix((values, indices.astype(np.int32), indptr), shape=(len(tensors), width))
-    return matrix
+    return csr_matrix((values, indices.astype(np.int32), indptr), shape=(len(tensors), width))

@@ -1,0 +1,36 @@
+"""SageMaker's built-in algorithms, as training jobs and model servers, and as a library.
+
+``from sagesmith_algorithms import KMeans; KMeans(k=3).fit(X).predict(X)`` needs no server. Importing this package
+loads none of the libraries the algorithms stand on.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sagesmith_algorithms.errors import CustomerError, DataError, HyperparameterError, RequestError
+from sagesmith_algorithms.registry import WARM_MODULES, algorithm, names
+
+if TYPE_CHECKING:
+    from sagesmith_algorithms.kmeans import KMeans
+    from sagesmith_algorithms.xgboost import XGBoost
+
+__all__ = [
+    "WARM_MODULES",
+    "CustomerError",
+    "DataError",
+    "HyperparameterError",
+    "KMeans",
+    "RequestError",
+    "XGBoost",
+    "algorithm",
+    "names",
+]
+
+_ESTIMATORS = {"KMeans": "kmeans", "XGBoost": "xgboost"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ESTIMATORS:
+        return algorithm(_ESTIMATORS[name])
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

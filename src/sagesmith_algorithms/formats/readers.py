@@ -1,0 +1,105 @@
+"""Reading a channel: which reader its content type means, all of its files, in batches of the size asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sagesmith_algorithms.errors import CustomerError, DataError
+from sagesmith_algorithms.formats import content_type as types
+from sagesmith_algorithms.formats import csv, libsvm, parquet, recordio
+from sagesmith_algorithms.formats.batch import Batch, concatenated
+from sagesmith_algorithms.formats.content_type import ContentType
+from sagesmith_algorithms.formats.files import channel_files
+
+if TYPE_CHECKING:
+    from sagesmith_toolkit.environment import Channel
+
+__all__ = ["channel_batches", "file_batches", "rebatched"]
+
+
+def channel_batches(
+    channel: Channel,
+    default: str,
+    *,
+    epoch: int = 0,
+    label_size: int = 1,
+    weighted: bool = False,
+    n_threads: int = 1,
+) -> Iterator[Batch]:
+    """Yield all rows of *channel*.
+
+    Args:
+        channel: the channel; in Pipe mode the named pipe of *epoch* is read.
+        default: the content type of a channel that names none.
+        epoch: which pass over the data this is.
+        label_size: columns of a CSV or Parquet file that are the label, unless the content type says otherwise.
+        weighted: whether a column of weights follows the label in CSV and Parquet files.
+        n_threads: threads to parse with.
+
+    Raises:
+        DataError: a file is not what the content type says; names it.
+        CustomerError: the content type's parameters are wrong.
+    """
+    content_type = ContentType.parse(channel.content_type or default)
+    text = content_type.parameters.get("label_size", str(label_size))
+    if text not in ("0", "1"):
+        raise CustomerError(
+            f"label_size={text} in the content type of channel {channel.name!r}: expected 0 or 1."
+        )
+    folder = channel.fifo(epoch) if channel.input_mode == "Pipe" else channel.folder
+    for path in channel_files(folder):
+        yield from file_batches(
+            path, content_type.name, label_size=int(text), weighted=weighted, n_threads=n_threads
+        )
+
+
+def file_batches(
+    path: Path, content_type: str, *, label_size: int = 1, weighted: bool = False, n_threads: int = 1
+) -> Iterator[Batch]:
+    """Yield the rows of one file; see `channel_batches`."""
+    if content_type == types.RECORDIO:
+        return recordio.read(path)
+    if content_type == types.LIBSVM:
+        return libsvm.read(path)
+    if content_type == types.CSV:
+        return csv.read(path, label_size=label_size, weighted=weighted, n_threads=n_threads)
+    if content_type == types.PARQUET:
+        return parquet.read(path, label_size=label_size, weighted=weighted, n_threads=n_threads)
+    raise DataError(f"the content type {content_type!r} cannot be read", str(path))
+
+
+def rebatched(batches: Iterator[Batch], size: int) -> Iterator[Batch]:
+    """Yield the same rows in batches of *size*; the last may be smaller."""
+    rest: list[Batch] = []
+    n_rest = 0
+    for batch in batches:
+        start = 0
+        if n_rest:
+            start = min(size - n_rest, len(batch))
+            rest.append(_part(batch, 0, start))
+            n_rest += start
+            if n_rest < size:
+                continue
+            yield concatenated(rest)
+            rest, n_rest = [], 0
+        while len(batch) - start >= size:
+            yield _part(batch, start, start + size)
+            start += size
+        if start < len(batch):
+            rest, n_rest = [_part(batch, start, len(batch))], len(batch) - start
+    if rest:
+        yield concatenated(rest)
+
+
+def _part(batch: Batch, start: int, end: int) -> Batch:
+    if start == 0 and end == len(batch):
+        return batch
+    span = slice(start, end)
+    return Batch(
+        batch.features[span],
+        None if batch.labels is None else batch.labels[span],
+        None if batch.weights is None else batch.weights[span],
+        None if batch.groups is None else batch.groups[span],
+    )
