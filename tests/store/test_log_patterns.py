@@ -77,8 +77,10 @@ def test_patterns(pattern: str, text: str, expected: bool) -> None:
         "{ $..a = 1 }",
         "%(%",
         "[a,, b]",
-    ]
-    + ["[..., ...]", "[a ! b]", "x" * 1025],
+        "[..., ...]",
+        "[a ! b]",
+        "x" * 1025,
+    ],
 )
 def test_a_pattern_without_sense_is_refused(pattern: str) -> None:
     with pytest.raises(AwsError, match="Invalid filter pattern") as caught:
