@@ -19,11 +19,11 @@ from sagesmith_toolkit.sockets import unix_address
 if TYPE_CHECKING:
     from sagesmith.hosting._gateway_table import Variant
 
-__all__ = ["Invocation", "Link"]
+__all__ = ["MAX_QUEUED_BYTES", "Invocation", "Link"]
 
 _BIG: Final = 64 * 1024  # from here on a second write is cheaper than a copy
 _WRITE_AHEAD: Final = 1024 * 1024
-_QUEUED_BYTES: Final = 64 * 1024 * 1024
+MAX_QUEUED_BYTES: Final = 64 * 1024 * 1024  # beyond, an instance does not take what it is sent
 _CONNECT_S: Final = 5.0
 _FIRST_RETRY_S: Final = 0.02
 _LAST_RETRY_S: Final = 1.0
@@ -69,7 +69,7 @@ class Link(asyncio.Protocol):
         self.queue: list[Invocation] = []
         self.connecting = True
         self.retired = False
-        self._queued_bytes = 0
+        self.queued_bytes = 0
         self._going = False
         self._forget = forget
         self._loop = asyncio.get_running_loop()
@@ -87,15 +87,10 @@ class Link(asyncio.Protocol):
         """Whether new requests may be sent."""
         return self._transport is not None and not self._going and not self.retired
 
-    @property
-    def full(self) -> bool:
-        """Whether it holds as many unsent bytes as it may: the instance does not take them."""
-        return self._queued_bytes > _QUEUED_BYTES
-
     def send(self, invocation: Invocation) -> None:
         """Send *invocation* at the end of this turn of the loop, or as soon as the connection is there."""
         self.queue.append(invocation)
-        self._queued_bytes += len(invocation.body)
+        self.queued_bytes += len(invocation.body)
         if not self._flushing:
             self._flushing = True
             self._loop.call_soon(self._flush)
@@ -203,7 +198,7 @@ class Link(asyncio.Protocol):
 
     def _hand_back(self) -> None:
         """Let the owner send elsewhere what is not written."""
-        queued, self.queue, self._queued_bytes = self.queue, [], 0
+        queued, self.queue, self.queued_bytes = self.queue, [], 0
         for invocation in queued:
             self.owner.resubmit(invocation)
 
@@ -232,7 +227,7 @@ class Link(asyncio.Protocol):
         if self._going:
             self._hand_back()
             return
-        queue, self.queue, self._queued_bytes = self.queue, [], 0
+        queue, self.queue, self.queued_bytes = self.queue, [], 0
         number, waiting, pack, now = self._number, self.waiting, REQUEST.pack, monotonic()
         out: list[bytes] = []
         for at, invocation in enumerate(queue):
@@ -250,7 +245,7 @@ class Link(asyncio.Protocol):
             out = []
             if self._stopped():  # write() has called pause_writing
                 self.queue = queue[at + 1 :]
-                self._queued_bytes = sum(len(left.body) for left in self.queue)
+                self.queued_bytes = sum(len(left.body) for left in self.queue)
                 break
         self._number = number
         if out:

@@ -9,7 +9,7 @@ from typing import Final
 from sagesmith.arns import Arn, partition_of
 from sagesmith.errors import AwsError
 from sagesmith.hosting import _gateway_errors as errors
-from sagesmith.hosting._gateway_link import Invocation, Link
+from sagesmith.hosting._gateway_link import MAX_QUEUED_BYTES, Invocation, Link
 from sagesmith.hosting._gateway_metrics import VariantCounters
 
 __all__ = ["Endpoint", "Limits", "Variant"]
@@ -58,7 +58,7 @@ class Variant:
             load = len(link.waiting) + len(link.queue) + len(link.late)
         else:
             link, load = self._least_busy(usable)
-        if load >= self._limits.max_in_flight or link.full:
+        if load >= self._limits.max_in_flight or link.queued_bytes > MAX_QUEUED_BYTES:
             raise errors.busy(self.endpoint.name, self.name, self._limits.max_in_flight)
         link.send(invocation)
 

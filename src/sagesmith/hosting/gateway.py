@@ -187,17 +187,10 @@ class Gateway:
     def endpoint(self, region: str, name: str) -> Endpoint:
         """Return the endpoint, in whatever status it is; for one that does not exist, one that refuses all.
 
-        Who may not invoke an endpoint must not learn whether it exists: look it up, ask about its `arn`, submit.
+        Who may not invoke an endpoint must not learn whether it exists, so the way is: look it up, ask whether the
+        caller may invoke its `arn`, `choose` a variant, `submit` to that.
         """
         return self._endpoints.get((region, name)) or Endpoint(region, name, self.account_id)
-
-    def submit(self, endpoint: Endpoint, invocation: Invocation, target_variant: str = "") -> None:
-        """Send *invocation* to an instance of *endpoint*; it gets its answer or its error later, once.
-
-        Raises:
-            AwsError: it is refused; then it gets neither.
-        """
-        endpoint.choose(target_variant).submit(invocation)
 
     async def call(
         self, region: str, name: str, head: bytes, body: bytes, target_variant: str = ""
@@ -208,7 +201,7 @@ class Gateway:
             AwsError: as the runtime's InvokeEndpoint.
         """
         invocation = Answer(head, body, monotonic())
-        self.submit(self.endpoint(region, name), invocation, target_variant)
+        self.endpoint(region, name).choose(target_variant).submit(invocation)
         await invocation.done
         return invocation
 

@@ -104,22 +104,20 @@ class InvokeRoute:
         if len(body) > MAX_BODY:
             raise body_too_large(len(body))
         get = headers.get
-        head = self._head(get(b"content-type", b""), get(b"accept", b""), get(_ATTRIBUTES, b""))
-        target_variant = get(_VARIANT, b"")
-        self._gateway.submit(
-            endpoint, _Invocation(exchange, head, body, arrived), target_variant.decode("latin-1")
-        )
+        content_type, accept = get(b"content-type", b""), get(b"accept", b"")
+        attributes, target = get(_ATTRIBUTES), get(_VARIANT)
+        if attributes:  # they may differ with each request: such a head is not kept
+            head = request_head(content_type or _OCTETS, accept, attributes)
+        else:
+            head = self._heads.get((content_type, accept)) or self._head(content_type, accept)
+        variant = endpoint.choose(target.decode("latin-1") if target else "")
+        variant.submit(_Invocation(exchange, head, body, arrived))
 
-    def _head(self, content_type: bytes, accept: bytes, attributes: bytes) -> bytes:
-        """Return the frame's head; custom attributes may differ with each request and are not kept."""
-        if attributes:
-            return request_head(content_type or _OCTETS, accept, attributes)
-        head = self._heads.get((content_type, accept))
-        if head is None:
-            head = request_head(content_type or _OCTETS, accept, b"")
-            if len(self._heads) >= _CACHED:
-                self._heads.clear()
-            self._heads[content_type, accept] = head
+    def _head(self, content_type: bytes, accept: bytes) -> bytes:
+        head = request_head(content_type or _OCTETS, accept, b"")
+        if len(self._heads) >= _CACHED:
+            self._heads.clear()
+        self._heads[content_type, accept] = head
         return head
 
     def _name(self, target: bytes) -> str:
