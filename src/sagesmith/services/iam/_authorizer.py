@@ -152,6 +152,10 @@ class IamAuthorizer:
         """Raise `MalformedPolicyDocument` unless *text* is an identity policy."""
         parse_policy(text)
 
+    def policy_exists(self, arn: str) -> bool:
+        """Whether *arn* names a managed policy, of AWS or of this account."""
+        return managed_policy_document(arn) is not None or self._identities.policy(arn) is not None
+
     # For the simulator
 
     def policies_of(self, principal: Principal) -> list[Policy]:
@@ -276,12 +280,12 @@ class IamAuthorizer:
         parsed = Arn.parse(role_arn)
         if self._strict and parsed.account != self._account:
             raise access_denied(f"Cross-account pass role is not allowed: {role_arn}.")
+        role = self._identities.principal("role", role_arn.rpartition("/")[2])
         if not access.everything:
             extra = {"iam:passedtoservice": (_SERVICE_PRINCIPAL,)}
             self._check(access, "iam:PassRole", role_arn, call, {}, None, extra)
-        if parsed.account != self._account:
-            return
-        role = self._identities.principal("role", role_arn.rpartition("/")[2])
+            if role is not None and role.arn != role_arn:  # work runs with the declared role of that name
+                self._check(access, "iam:PassRole", role.arn, call, {}, None, extra)
         if role is None and not self._strict:
             return
         if role is None or (self._strict and role.arn != role_arn) or not self.trusts_sagemaker(role):
