@@ -1,0 +1,5 @@
+"""Drivers of jobs: they take a job's row, start its instances, and carry it to its end."""
+
+from sagesmith.jobs.training import TrainingJobs
+
+__all__ = ["TrainingJobs"]

@@ -1,0 +1,421 @@
+"""One endpoint at work: its row is changed by events, and what the row then demands is done.
+
+The row is the only truth. Whoever changes it (this class on a message from an instance, a request handler on
+UpdateEndpoint) only has to see to it that :meth:`EndpointWorker.follow` runs afterwards; it performs those
+demands of the present state that it has not performed yet. After a restart nothing counts as performed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from sagesmith.clock import Clock
+from sagesmith.errors import AwsError
+from sagesmith.fleet.api import Fleet, InstanceLost
+from sagesmith.hosting._serving_spec import instance_spec, log_group
+from sagesmith.images import Image
+from sagesmith.instance import spec
+from sagesmith.lifecycle import endpoint as lifecycle
+from sagesmith.lifecycle.records import endpoint_document, endpoint_run
+from sagesmith.store.resources import Change, Changed, Missing, Resource, Resources
+
+if TYPE_CHECKING:
+    from sagesmith.store.logs import Logs
+    from sagesmith.store.metrics import Metrics
+
+__all__ = ["EndpointWorker", "Identities", "Parts", "RoutingTable"]
+
+KIND: Final = "endpoint"
+GRACE_S: Final = 30.0
+DRAIN_S: Final = 60.0
+
+_log = logging.getLogger(__name__)
+
+
+class RoutingTable(Protocol):
+    """What an endpoint needs of the gateway. On the event loop."""
+
+    def set_endpoint(self, region: str, name: str, variants: Mapping[str, float]) -> None:
+        """Make the endpoint known with its variants' weights, or change them."""
+        ...
+
+    def remove_endpoint(self, region: str, name: str) -> None:
+        """Forget the endpoint; harmless if it is not known."""
+        ...
+
+    def add_instance(self, region: str, name: str, variant: str, instance_id: str, address: str) -> None:
+        """Send requests to the instance; harmless if it is known."""
+        ...
+
+    def remove_instance(self, instance_id: str) -> None:
+        """Send nothing more to the instance."""
+        ...
+
+    async def drain(self, instance_id: str) -> None:
+        """Remove the instance and wait until nothing is in flight there."""
+        ...
+
+
+class _IssuedKey(Protocol):
+    @property
+    def access_key_id(self) -> str: ...
+    @property
+    def secret_access_key(self) -> str: ...
+    @property
+    def session_token(self) -> str | None: ...
+    @property
+    def expires(self) -> float | None: ...
+
+
+class Identities(Protocol):
+    """What an endpoint needs of the identities: keys of its models' execution roles. Called in worker threads."""
+
+    def issue(self, role_arn: str, session_name: str, duration_s: float | None, /) -> _IssuedKey:
+        """Return a new key of the role; it works until it is revoked if *duration_s* is None."""
+        ...
+
+    def revoke(self, access_key_id: str, /) -> None:
+        """Let the key work no longer; harmless when repeated."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What every endpoint works with."""
+
+    resources: Resources
+    fleet: Fleet
+    gateway: RoutingTable
+    logs: Logs
+    metrics: Metrics
+    identities: Identities
+    server: Callable[[], spec.ServerAddress]
+    resolve: Callable[[str], Image]
+    account_id: str
+    clock: Clock
+
+
+class EndpointWorker:
+    """Drives one endpoint that has been claimed. Everything runs on the event loop; the database in threads.
+
+    Args:
+        resource: the endpoint's row.
+        on_end: called with the ARN once the endpoint is gone.
+    """
+
+    def __init__(self, parts: Parts, resource: Resource, on_end: Callable[[str], None]) -> None:
+        self.arn = resource.arn
+        self.run = endpoint_run(resource.document)
+        self._parts = parts
+        self._region = resource.region
+        self._name = resource.name
+        self._on_end = on_end
+        self._lock = asyncio.Lock()
+        self._performed: set[lifecycle.Command] = set()
+        self._served: lifecycle.Serve | None = None
+        self._routed: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._starts: dict[str, asyncio.Task[None]] = {}
+        self._variants: dict[str, str] = {}
+        self._last_words: dict[str, asyncio.Event] = {}
+        self._retry: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    # ---- from outside ----
+
+    async def recover(self) -> None:
+        """Take up the endpoint after a restart: listen to its instances again, and replace those that are gone."""
+        for instance_id in self.run.ending:
+            await self._parts.fleet.attach(instance_id, self.listen)
+        for instance in self.run.instances:
+            name = instance.instance_id
+            if instance.phase is lifecycle.Phase.PAUSED:
+                continue
+            if await self._parts.fleet.attach(name, self.listen):
+                await self.apply(lifecycle.InstanceStarted(name), follow=False)
+            elif instance.phase is not lifecycle.Phase.PLANNED:
+                reason = "it was gone when the server came back"
+                await self.apply(lifecycle.Failed(name, reason, shutdown=True), follow=False)
+        await self.follow()
+
+    async def follow(self) -> None:
+        """Read the row, and perform what it demands and has not been performed."""
+        async with self._lock:
+            resource = await asyncio.to_thread(self._parts.resources.get, KIND, self._region, self._name)
+            if resource is None or not self._is_mine(resource):
+                self._end()
+            else:
+                await self._follow(resource)
+
+    async def apply(self, event: lifecycle.Event, *, follow: bool = True) -> None:
+        """Change the row by *event*, and perform what it then demands."""
+        async with self._lock:
+            try:
+                resource = await asyncio.to_thread(self._save, event)
+            except Missing:
+                self._end()
+                return
+            self.run = endpoint_run(resource.document)
+            if follow:
+                await self._follow(resource)
+
+    async def listen(self, instance_id: str, message: spec.Message | InstanceLost) -> None:
+        """Take a message of an instance; returns once what it says is stored."""
+        if self._closed:
+            raise RuntimeError(f"nobody drives {self.arn} at the moment")
+        if isinstance(message, spec.Finished | InstanceLost):
+            self._last_word(instance_id).set()
+            if instance_id in self.run.ending:
+                return
+        match message:
+            case spec.Log(lines):
+                await asyncio.to_thread(self._write_lines, instance_id, lines)
+            case spec.Utilization():
+                await asyncio.to_thread(self._write_utilization, instance_id, message)
+            case spec.Ready(address, protocol):
+                await self.apply(lifecycle.Ready(instance_id, address, protocol))
+            case spec.Unhealthy(reason):
+                await self.apply(lifecycle.Unhealthy(instance_id, reason))
+            case spec.Finished(error):
+                await self.apply(lifecycle.Failed(instance_id, error or "it ended", final=bool(error)))
+            case InstanceLost(reason, shutdown):
+                await self.apply(lifecycle.Failed(instance_id, reason, shutdown=shutdown))
+            case _:
+                pass
+
+    def close(self) -> list[asyncio.Task[None]]:
+        """Stop working on the endpoint, whose instances go on; return the tasks that are being cancelled."""
+        self._closed = True
+        if self._retry is not None:
+            self._retry.cancel()
+        tasks = [*self._tasks]
+        for task in tasks:
+            task.cancel()
+        return tasks
+
+    # ---- the row ----
+
+    def _is_mine(self, resource: Resource) -> bool:
+        """Whether the row is still this endpoint's: a deleted one's name may have been used again."""
+        return endpoint_run(resource.document).uid == self.run.uid
+
+    def _save(self, event: lifecycle.Event) -> Resource:
+        at = self._parts.clock()
+
+        def edit(resource: Resource) -> Change | None:
+            if not self._is_mine(resource):
+                raise Missing(KIND, self._name)
+            before = endpoint_run(resource.document)
+            after, _ = lifecycle.step(before, event, at)
+            if after is before:
+                return None
+            return Change(after.status.value, endpoint_document(resource.document, after))
+
+        return self._parts.resources.update(KIND, self._region, self._name, edit, _why(event))
+
+    async def _follow(self, resource: Resource) -> None:
+        self.run = endpoint_run(resource.document)
+        for command in lifecycle.demands(self.run):
+            if self._closed:
+                return
+            if isinstance(command, lifecycle.Serve):
+                self._serve(command)
+            elif command not in self._performed:
+                self._performed.add(command)
+                await self._perform(command)
+        self._set_retry()
+
+    def _end(self) -> None:
+        if not self._closed:
+            self._closed = True
+            if self._retry is not None:
+                self._retry.cancel()
+            self._on_end(self.arn)
+
+    def _set_retry(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        due = self.run.next_retry
+        if due is not None and not self._closed:
+            delay = max(0.01, due - self._parts.clock())
+            self._retry = asyncio.get_running_loop().call_later(
+                delay, lambda: self._spawn(self.apply(lifecycle.RetryDue()))
+            )
+
+    # ---- commands ----
+
+    def _serve(self, command: lifecycle.Serve) -> None:
+        """Bring the gateway's table to what *command* says. Ending instances are left to :meth:`_finish`."""
+        if command == self._served:
+            return
+        gateway = self._parts.gateway
+        self._served = command
+        if not command.variants:
+            gateway.remove_endpoint(self._region, self._name)
+            self._routed.clear()
+            return
+        gateway.set_endpoint(self._region, self._name, {v.name: v.weight for v in command.variants})
+        wanted = {i[0]: (v.name, i[1]) for v in command.variants for i in v.instances}
+        for instance_id, (variant, address) in wanted.items():
+            gateway.add_instance(self._region, self._name, variant, instance_id, address)
+        for instance_id in self._routed - set(wanted) - set(self.run.ending):
+            gateway.remove_instance(instance_id)
+        self._routed = set(wanted)
+
+    async def _perform(self, command: lifecycle.Command) -> None:
+        match command:
+            case lifecycle.Start(instance_id, variant, pending):
+                self._starts[instance_id] = self._spawn(self._start(instance_id, variant, pending))
+            case lifecycle.End(instance_id):
+                self._spawn(self._finish(instance_id))
+            case lifecycle.Remove():
+                self._spawn(self._remove())
+            case lifecycle.Serve():
+                self._serve(command)
+
+    async def _start(self, instance_id: str, variant: str, pending: bool) -> None:
+        deployment = self.run.pending if pending else self.run.current
+        found = next((v for v in deployment.variants if v.name == variant), None) if deployment else None
+        if found is None:
+            return
+        try:
+            details = found.details
+            image = self._parts.resolve(details["image"])
+            shape = self._parts.fleet.shape(details["instance_type"])
+            role = await self._credentials(instance_id, details["role_arn"])
+            told = instance_spec(
+                details,
+                instance_id,
+                endpoint=self._name,
+                endpoint_arn=self.arn,
+                variant=variant,
+                region=self._region,
+                account_id=self._parts.account_id,
+                image=image,
+                shape=shape,
+                server=self._parts.server(),
+                role=role,
+            )
+            await self._parts.fleet.start(told, self.listen)
+        except AwsError as error:
+            await self.apply(lifecycle.Failed(instance_id, error.message, final=True))
+        except OSError as error:
+            await self.apply(lifecycle.Failed(instance_id, f"it could not start: {error}"))
+        else:
+            await self.apply(lifecycle.InstanceStarted(instance_id))
+
+    async def _credentials(self, instance_id: str, role_arn: str) -> spec.Credentials:
+        issue = self._parts.identities.issue
+        key = await asyncio.to_thread(issue, role_arn, f"SageMaker-{self._name}"[:64], None)
+        await self.apply(lifecycle.KeyIssued(instance_id, key.access_key_id), follow=False)
+        return spec.Credentials(
+            key.access_key_id, key.secret_access_key, key.session_token or "", key.expires or 0.0
+        )
+
+    async def _finish(self, instance_id: str) -> None:
+        """Let an instance answer what it has, end it, and forget it."""
+        start = self._starts.pop(instance_id, None)
+        if start is not None and not start.done():
+            start.cancel()
+            await asyncio.wait([start])
+        last_word = self._last_word(instance_id)
+        try:
+            await asyncio.wait_for(self._parts.gateway.drain(instance_id), DRAIN_S)
+            if not last_word.is_set() and await self._parts.fleet.attach(instance_id, self.listen):
+                await self._parts.fleet.tell(instance_id, spec.Shutdown(GRACE_S))
+                await asyncio.wait_for(last_word.wait(), GRACE_S + 5.0)
+        except TimeoutError:
+            _log.warning(
+                "instance %s of %s did not end in time; its process is killed", instance_id, self.arn
+            )
+        await self._parts.fleet.release(instance_id)
+        self._last_words.pop(instance_id, None)
+        self._variants.pop(instance_id, None)
+        for owner, key_id in self.run.keys:
+            if owner == instance_id:
+                await asyncio.to_thread(self._parts.identities.revoke, key_id)
+        await self.apply(lifecycle.InstanceReleased(instance_id))
+
+    async def _remove(self) -> None:
+        resources = self._parts.resources
+        while True:
+            resource = await asyncio.to_thread(resources.get, KIND, self._region, self._name)
+            if resource is None or not self._is_mine(resource):
+                break
+            try:
+                await asyncio.to_thread(resources.delete, resource)
+                break
+            except Changed:
+                continue
+        self._end()
+
+    def _last_word(self, instance_id: str) -> asyncio.Event:
+        return self._last_words.setdefault(instance_id, asyncio.Event())
+
+    # ---- logs and metrics ----
+
+    def _variant_of(self, instance_id: str) -> str:
+        name = self.run.variant_of(instance_id)
+        if name:
+            self._variants[instance_id] = name
+        return name or self._variants.get(instance_id, "")
+
+    def _write_lines(self, instance_id: str, lines: tuple[tuple[int, str], ...]) -> None:
+        stream = f"{self._variant_of(instance_id) or 'AllTraffic'}/{instance_id}"
+        self._parts.logs.put(log_group(self._name), stream, lines, region=self._region)
+
+    def _write_utilization(self, instance_id: str, message: spec.Utilization) -> None:
+        variant = self._variant_of(instance_id)
+        if not variant:
+            return
+        dimensions = [
+            {"Name": "EndpointName", "Value": self._name},
+            {"Name": "VariantName", "Value": variant},
+        ]
+        values = {
+            "CPUUtilization": message.cpu,
+            "MemoryUtilization": message.memory,
+            "DiskUtilization": message.disk,
+        }
+        data = [
+            {
+                "MetricName": name,
+                "Dimensions": dimensions,
+                "Timestamp": message.time,
+                "Value": value,
+                "Unit": "Percent",
+            }
+            for name, value in values.items()
+        ]
+        self._parts.metrics.put("/aws/sagemaker/Endpoints", data, region=self._region)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(self._guard(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception:
+            # The row says what is still to be done: the driver's regular look at it tries again.
+            _log.exception("a step of %s failed; it will be tried again", self.arn)
+            self._performed.clear()
+
+
+def _why(event: lifecycle.Event) -> str:
+    match event:
+        case lifecycle.Failed(instance_id, reason):
+            return f"{instance_id}: {reason}"[:500]
+        case lifecycle.Unhealthy(instance_id, reason):
+            return f"{instance_id} is unhealthy: {reason}"[:500]
+        case lifecycle.Ready(instance_id) | lifecycle.InstanceStarted(instance_id):
+            return f"{instance_id}: {type(event).__name__}"
+        case _:
+            return type(event).__name__

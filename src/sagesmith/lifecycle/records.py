@@ -1,0 +1,109 @@
+"""How the states live in their resources' documents.
+
+A document is what Describe returns, and under `RUN` the state itself, which no client sees. Both are written
+in one transaction, so that they never disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from sagesmith.lifecycle._codec import from_plain, to_plain
+from sagesmith.lifecycle.endpoint import EndpointRun, Phase, Variant
+from sagesmith.lifecycle.training import TrainingRun
+
+__all__ = [
+    "RUN",
+    "endpoint_document",
+    "endpoint_run",
+    "training_document",
+    "training_run",
+]
+
+RUN: Final = "$run"
+"""The private member; names with a dollar sign are no member names in any service model."""
+
+
+def training_run(document: Mapping[str, Any]) -> TrainingRun:
+    """Return the state of the training job that *document* describes."""
+    return from_plain(TrainingRun, document[RUN])
+
+
+def training_document(document: Mapping[str, Any], run: TrainingRun) -> dict[str, Any]:
+    """Return *document* with *run* and the members of DescribeTrainingJob that follow from it."""
+    result = {
+        **document,
+        RUN: to_plain(run),
+        "TrainingJobStatus": run.status.value,
+        "SecondaryStatus": run.secondary,
+        "SecondaryStatusTransitions": [
+            {
+                "Status": t.status,
+                "StartTime": t.start,
+                **({} if t.end is None else {"EndTime": t.end}),
+                "StatusMessage": t.message,
+            }
+            for t in run.transitions
+        ],
+    }
+    derived = {
+        "TrainingStartTime": run.started,
+        "TrainingEndTime": run.ended if run.started is not None else None,
+        "TrainingTimeInSeconds": run.seconds,
+        "BillableTimeInSeconds": run.seconds,
+        "FailureReason": run.failure_reason or None,
+    }
+    for name, value in derived.items():
+        if value is None:
+            result.pop(name, None)
+        else:
+            result[name] = value
+    return result
+
+
+def endpoint_run(document: Mapping[str, Any]) -> EndpointRun:
+    """Return the state of the endpoint that *document* describes."""
+    return from_plain(EndpointRun, document[RUN])
+
+
+def endpoint_document(document: Mapping[str, Any], run: EndpointRun) -> dict[str, Any]:
+    """Return *document* with *run* and the members of DescribeEndpoint that follow from it."""
+    result = {**document, RUN: to_plain(run), "EndpointStatus": run.status.value}
+    for name in ("ProductionVariants", "PendingDeploymentSummary", "FailureReason"):
+        result.pop(name, None)
+    shown = run.current or run.pending
+    if shown is not None:
+        result["EndpointConfigName"] = shown.config_name
+        result["ProductionVariants"] = [_variant_summary(v) for v in shown.variants]
+    if run.current is not None and run.pending is not None:
+        result["PendingDeploymentSummary"] = {
+            "EndpointConfigName": run.pending.config_name,
+            "ProductionVariants": [_variant_summary(v) for v in run.pending.variants],
+            "StartTime": run.pending_since,
+        }
+    if run.failure_reason:
+        result["FailureReason"] = run.failure_reason
+    return result
+
+
+def _variant_summary(variant: Variant) -> dict[str, Any]:
+    summary: dict[str, Any] = {
+        "VariantName": variant.name,
+        "CurrentWeight": variant.weight,
+        "DesiredWeight": variant.weight,
+        "CurrentInstanceCount": variant.ready,
+        "DesiredInstanceCount": variant.count,
+    }
+    image = variant.details.get("image")
+    if image:
+        summary["DeployedImages"] = [
+            {
+                "SpecifiedImage": image,
+                "ResolvedImage": image,
+                "ResolutionTime": variant.details.get("resolved", 0.0),
+            }
+        ]
+    if any(i.phase is Phase.PLANNED or i.phase is Phase.STARTED for i in variant.instances):
+        summary["VariantStatus"] = [{"Status": "Creating"}]
+    return summary

@@ -1,0 +1,71 @@
+"""SageMaker's operations: what they mean, on rows that drivers bring to life."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sagesmith.aws._model import Catalog, ServiceModel
+from sagesmith.clock import Clock, system_clock
+from sagesmith.images import Image, resolve
+from sagesmith.services.sagemaker._endpoint_configs import EndpointConfigHandlers
+from sagesmith.services.sagemaker._endpoints import EndpointHandlers
+from sagesmith.services.sagemaker._engine import Engine
+from sagesmith.services.sagemaker._kinds import RECORD_ONLY
+from sagesmith.services.sagemaker._models import ModelHandlers
+from sagesmith.services.sagemaker._records import record_handlers
+from sagesmith.services.sagemaker._shapes import Shapes
+from sagesmith.services.sagemaker._tags import Tags
+from sagesmith.services.sagemaker._training_jobs import TrainingJobHandlers
+from sagesmith.store.resources import Resources
+
+__all__ = ["handlers"]
+
+
+def handlers(
+    *,
+    resources: Resources,
+    notify_job: Callable[[str], None],
+    notify_endpoint: Callable[[str], None],
+    check_instance_type: Callable[[str], object],
+    has_object: Callable[[str, str], bool],
+    default_role_arn: str,
+    check_role: Callable[[str], None] = lambda role_arn: None,
+    resolve: Callable[[str], Image] = resolve,
+    clock: Clock = system_clock,
+    model: Callable[[], ServiceModel] | None = None,
+) -> list[object]:
+    """Return the handlers of every SageMaker operation that has behaviour.
+
+    Args:
+        notify_job: tells the driver of training jobs to look at a row, by ARN; thread-safe.
+        notify_endpoint: the same for endpoints.
+        check_instance_type: raises `AwsError` if the fleet does not know the instance type.
+        has_object: whether a bucket has an object of that key, or below it if it ends with a slash.
+        default_role_arn: the execution role of models that name none.
+        check_role: raises `AwsError` if a role cannot be used as execution role.
+        resolve: what an image URI means.
+        model: SageMaker's service model; called when first needed.
+    """
+    engine = Engine(resources, Shapes(model or _own_model))
+    return [
+        TrainingJobHandlers(
+            engine,
+            notify_job,
+            resolve=resolve,
+            check_instance_type=check_instance_type,
+            check_role=check_role,
+            clock=clock,
+        ),
+        ModelHandlers(engine, resolve=resolve, has_object=has_object, check_role=check_role),
+        EndpointConfigHandlers(engine, check_instance_type=check_instance_type),
+        EndpointHandlers(engine, notify_endpoint, default_role_arn=default_role_arn, clock=clock),
+        Tags(resources),
+        *(record_handlers(engine, kind) for kind in RECORD_ONLY),
+    ]
+
+
+def _own_model() -> ServiceModel:
+    model = Catalog().get("sagemaker")
+    if model is None:
+        raise ModuleNotFoundError("botocore's model of SageMaker is not installed.")
+    return model

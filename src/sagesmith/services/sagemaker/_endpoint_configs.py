@@ -1,0 +1,169 @@
+"""The operations of endpoint configurations, and what a configuration becomes when an endpoint is made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from sagesmith.aws.call import Call, operation
+from sagesmith.errors import AwsError, validation_error
+from sagesmith.lifecycle.endpoint import Deployment, Variant
+from sagesmith.services.sagemaker._checks import check_unique, not_available, refuse
+from sagesmith.services.sagemaker._engine import Engine
+from sagesmith.services.sagemaker._kinds import ENDPOINT_CONFIG, MODEL
+
+__all__ = ["EndpointConfigHandlers", "new_deployment"]
+
+_NOT_THERE_YET: Final = (
+    "AsyncInferenceConfig", "ExplainerConfig", "ShadowProductionVariants", "CrossRegionTrafficConfig",
+)  # fmt: skip
+_VARIANT_NOT_THERE_YET: Final = (
+    "ServerlessConfig", "AcceleratorType", "CoreDumpConfig", "ManagedInstanceScaling", "InstancePools",
+    "CapacityReservationConfig", "AcceleratorPartitionLayouts", "EnableSSMAccess",
+)  # fmt: skip
+_ROUTING: Final = ("LEAST_OUTSTANDING_REQUESTS", "RANDOM")
+MAX_INSTANCES: Final = 100
+
+
+class EndpointConfigHandlers:
+    """Endpoint configurations: which models an endpoint serves, on how many instances of which type.
+
+    Args:
+        check_instance_type: refuses an unknown instance type.
+    """
+
+    service = "sagemaker"
+
+    def __init__(self, engine: Engine, *, check_instance_type: Callable[[str], object]) -> None:
+        self._engine = engine
+        self._check_instance_type = check_instance_type
+
+    @operation("CreateEndpointConfig")
+    def create_endpoint_config(self, call: Call, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Check the variants and store the configuration."""
+        self._engine.check_free(call, ENDPOINT_CONFIG, request["EndpointConfigName"])
+        refuse(request, _NOT_THERE_YET)
+        capture = request.get("DataCaptureConfig") or {}
+        if capture.get("EnableCapture"):
+            raise not_available("DataCaptureConfig")
+        variants = request["ProductionVariants"]
+        check_unique((v["VariantName"] for v in variants), "variant name", "productionVariants")
+        for variant in variants:
+            self._check_variant(call, variant)
+        if sum(_weight(v) for v in variants) <= 0:
+            raise validation_error(
+                "At least one ProductionVariant must have an InitialVariantWeight above 0."
+            )
+        document = {
+            "EnableNetworkIsolation": False,
+            **request,
+            "ProductionVariants": [{"InitialVariantWeight": 1.0, **variant} for variant in variants],
+        }
+        return {"EndpointConfigArn": self._engine.create(call, ENDPOINT_CONFIG, request, document).arn}
+
+    @operation("DescribeEndpointConfig", inline=True)
+    def describe_endpoint_config(self, call: Call, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the configuration."""
+        return self._engine.describe(call, ENDPOINT_CONFIG, request)
+
+    @operation("ListEndpointConfigs")
+    def list_endpoint_configs(self, call: Call, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a page of configurations."""
+        return self._engine.list(call, ENDPOINT_CONFIG, request)
+
+    @operation("DeleteEndpointConfig")
+    def delete_endpoint_config(self, call: Call, request: Mapping[str, Any]) -> None:
+        """Forget the configuration; endpoints that were made from it go on."""
+        self._engine.delete(call, ENDPOINT_CONFIG, request)
+
+    def _check_variant(self, call: Call, variant: Mapping[str, Any]) -> None:
+        where = f"ProductionVariants.{variant['VariantName']}"
+        refuse(variant, _VARIANT_NOT_THERE_YET, where)
+        strategy = (variant.get("RoutingConfig") or {}).get("RoutingStrategy", _ROUTING[0])
+        if strategy not in _ROUTING:
+            raise not_available(f"{where}.RoutingConfig.RoutingStrategy {strategy}")
+        if not variant.get("ModelName"):
+            raise validation_error(
+                f"{where}.ModelName must be given: inference components, which an endpoint without a model is for, "
+                "are not supported by Sagesmith yet."
+            )
+        for member in ("InstanceType", "InitialInstanceCount"):
+            if not variant.get(member):
+                raise validation_error(
+                    f"{where}.{member} must be given, and be at least 1 if it is a number."
+                )
+        self._check_instance_type(variant["InstanceType"])
+        if variant["InitialInstanceCount"] > MAX_INSTANCES:
+            raise AwsError(
+                "ResourceLimitExceeded",
+                f"The account-level service limit '{variant['InstanceType']} for endpoint usage' is {MAX_INSTANCES} "
+                f"Instances, with a request delta of {variant['InitialInstanceCount']} Instances.",
+            )
+        self._engine.find(call, MODEL, variant["ModelName"])
+
+
+def new_deployment(
+    engine: Engine, call: Call, config_name: str, *, default_role_arn: str, now: float
+) -> Deployment:
+    """Return what an endpoint of that configuration has to bring up.
+
+    Everything an instance needs is copied out of configuration and models, because clients delete both while the
+    endpoint serves.
+
+    Raises:
+        AwsError: `ValidationException`: configuration or model does not exist, or the model cannot be deployed yet.
+    """
+    config = engine.find(call, ENDPOINT_CONFIG, config_name)
+    variants = []
+    for given in config.document["ProductionVariants"]:
+        model = engine.find(call, MODEL, given["ModelName"]).document
+        variants.append(
+            Variant(
+                name=given["VariantName"],
+                weight=_weight(given),
+                count=given["InitialInstanceCount"],
+                details=_details(given, model, default_role_arn, now),
+            )
+        )
+    return Deployment(config.name, tuple(variants))
+
+
+def _details(
+    variant: Mapping[str, Any], model: Mapping[str, Any], default_role_arn: str, now: float
+) -> dict[str, Any]:
+    container = _only_container(model)
+    details: dict[str, Any] = {
+        "model_name": model["ModelName"],
+        "image": container["Image"],
+        "resolved": now,
+        "environment": container.get("Environment") or {},
+        "hostname": container.get("ContainerHostname") or "",
+        "role_arn": model.get("ExecutionRoleArn") or default_role_arn,
+        "network_isolation": bool(model.get("EnableNetworkIsolation")),
+        "instance_type": variant["InstanceType"],
+        "startup_timeout_s": float(variant.get("ContainerStartupHealthCheckTimeoutInSeconds") or 240),
+    }
+    source = (container.get("ModelDataSource") or {}).get("S3DataSource")
+    if source:
+        details["model_data"] = source["S3Uri"]
+        details["model_data_type"] = source["S3DataType"]
+        details["model_data_compression"] = source["CompressionType"]
+    elif container.get("ModelDataUrl"):
+        details["model_data"] = container["ModelDataUrl"]
+    return details
+
+
+def _only_container(model: Mapping[str, Any]) -> Mapping[str, Any]:
+    name = model["ModelName"]
+    containers = model.get("Containers") or [model["PrimaryContainer"]]
+    if len(containers) > 1:
+        raise not_available(f"Deploying a model with several Containers ({name})")
+    if containers[0].get("Mode") == "MultiModel":
+        raise not_available(f"Deploying a model with Mode MultiModel ({name})")
+    found: Mapping[str, Any] = containers[0]
+    return found
+
+
+def _weight(variant: Mapping[str, Any]) -> float:
+    weight = variant.get("InitialVariantWeight")
+    return 1.0 if weight is None else float(weight)

@@ -1,0 +1,205 @@
+"""The operations of endpoints. Bringing instances up and down is the driver's business."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from sagesmith.aws.call import Call, operation
+from sagesmith.clock import Clock
+from sagesmith.errors import validation_error
+from sagesmith.lifecycle.endpoint import (
+    CapacityRequested,
+    DeleteRequested,
+    Deployment,
+    EndpointRun,
+    Event,
+    Status,
+    UpdateRequested,
+    create,
+    step,
+)
+from sagesmith.lifecycle.records import endpoint_document, endpoint_run
+from sagesmith.services.sagemaker._checks import check_unique, not_available, refuse
+from sagesmith.services.sagemaker._endpoint_configs import MAX_INSTANCES, new_deployment
+from sagesmith.services.sagemaker._engine import Engine
+from sagesmith.services.sagemaker._kinds import ENDPOINT
+from sagesmith.store.resources import Change, Resource
+
+__all__ = ["EndpointHandlers"]
+
+_BUSY: Final = (Status.CREATING, Status.UPDATING, Status.DELETING)
+
+
+class EndpointHandlers:
+    """Endpoints.
+
+    Args:
+        notify: tells the driver to look at the endpoint with this ARN; thread-safe.
+        default_role_arn: the execution role of models that name none.
+    """
+
+    service = "sagemaker"
+
+    def __init__(
+        self, engine: Engine, notify: Callable[[str], None], *, default_role_arn: str, clock: Clock
+    ) -> None:
+        self._engine = engine
+        self._notify = notify
+        self._default_role_arn = default_role_arn
+        self._clock = clock
+
+    @operation("CreateEndpoint")
+    def create_endpoint(self, call: Call, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Store the endpoint and let it come up."""
+        name = request["EndpointName"]
+        self._engine.check_free(call, ENDPOINT, name)
+        _check_deployment_config(request.get("DeploymentConfig"))
+        run = create(
+            f"i-{secrets.token_hex(6)}", self._deployment(call, request["EndpointConfigName"]), self._clock()
+        )
+        document = {member: value for member, value in request.items() if member != "DeploymentConfig"}
+        if request.get("DeploymentConfig"):
+            document["LastDeploymentConfig"] = request["DeploymentConfig"]
+        resource = self._engine.create(
+            call, ENDPOINT, request, endpoint_document(document, run), status=run.status.value
+        )
+        self._notify(resource.arn)
+        return {"EndpointArn": resource.arn}
+
+    @operation("DescribeEndpoint", inline=True)
+    def describe_endpoint(self, call: Call, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the endpoint."""
+        return self._engine.describe(call, ENDPOINT, request)
+
+    @operation("ListEndpoints")
+    def list_endpoints(self, call: Call, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a page of endpoints."""
+        return self._engine.list(call, ENDPOINT, request)
+
+    @operation("UpdateEndpoint")
+    def update_endpoint(self, call: Call, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Bring up another configuration; what serves now goes on until the new one is ready."""
+        _check_deployment_config(request.get("DeploymentConfig"))
+        excluded = {p["VariantPropertyType"] for p in request.get("ExcludeRetainedVariantProperties") or ()}
+        found = self._engine.find(call, ENDPOINT, request["EndpointName"])
+        deployment = self._deployment(call, request["EndpointConfigName"])
+
+        def event(run: EndpointRun) -> Event:
+            wanted = deployment
+            if request.get("RetainAllVariantProperties") and run.current is not None:
+                wanted = _retain(deployment, run.current, excluded)
+            return UpdateRequested(wanted)
+
+        def also(document: dict[str, Any]) -> None:
+            if request.get("DeploymentConfig"):
+                document["LastDeploymentConfig"] = request["DeploymentConfig"]
+            elif not request.get("RetainDeploymentConfig"):
+                document.pop("LastDeploymentConfig", None)
+
+        return {"EndpointArn": self._step(call, found.name, event, also).arn}
+
+    @operation("UpdateEndpointWeightsAndCapacities")
+    def update_endpoint_weights_and_capacities(
+        self, call: Call, request: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """Change weights and numbers of instances of variants that serve."""
+        wanted = request["DesiredWeightsAndCapacities"]
+        check_unique((w["VariantName"] for w in wanted), "variant name", "desiredWeightsAndCapacities")
+        for one in wanted:
+            refuse(one, ("ServerlessUpdateConfig",), f"DesiredWeightsAndCapacities.{one['VariantName']}")
+            count = one.get("DesiredInstanceCount")
+            if count is not None and not 1 <= count <= MAX_INSTANCES:
+                raise validation_error(
+                    f"DesiredInstanceCount of variant {one['VariantName']} must be between 1 and {MAX_INSTANCES}, "
+                    f"not {count}."
+                )
+        changes = {w["VariantName"]: (w.get("DesiredWeight"), w.get("DesiredInstanceCount")) for w in wanted}
+
+        def event(run: EndpointRun) -> Event:
+            variants = run.current.variants if run.current else ()
+            unknown = sorted(set(changes) - {v.name for v in variants})
+            if unknown:
+                raise validation_error(
+                    f"The endpoint has no variant {', '.join(unknown)}; it has {', '.join(v.name for v in variants)}."
+                )
+            weights = [changes.get(v.name, (None, None))[0] for v in variants]
+            if sum(v.weight if w is None else w for v, w in zip(variants, weights, strict=True)) <= 0:
+                raise validation_error("At least one variant must keep a weight above 0.")
+            return CapacityRequested(changes)
+
+        return {"EndpointArn": self._step(call, request["EndpointName"], event).arn}
+
+    @operation("DeleteEndpoint")
+    def delete_endpoint(self, call: Call, request: Mapping[str, Any]) -> None:
+        """Let the endpoint's instances end, then forget it."""
+        at = self._clock()
+
+        def edit(resource: Resource) -> Change | None:
+            run = endpoint_run(resource.document)
+            if run.status is Status.DELETING:
+                return None
+            after, _ = step(run, DeleteRequested(), at)
+            return Change(after.status.value, endpoint_document(resource.document, after))
+
+        resource = self._engine.update(call, ENDPOINT, request["EndpointName"], edit)
+        if resource.status == Status.DELETED:
+            self._engine.resources.delete(resource)
+        self._notify(resource.arn)
+
+    def _deployment(self, call: Call, config_name: str) -> Deployment:
+        return new_deployment(
+            self._engine, call, config_name, default_role_arn=self._default_role_arn, now=self._clock()
+        )
+
+    def _step(
+        self,
+        call: Call,
+        name: str,
+        event: Callable[[EndpointRun], Event],
+        also: Callable[[dict[str, Any]], None] = lambda document: None,
+    ) -> Resource:
+        at = self._clock()
+
+        def edit(resource: Resource) -> Change:
+            run = endpoint_run(resource.document)
+            if run.status in _BUSY:
+                raise validation_error(f'Cannot update in-progress endpoint "{resource.arn}".')
+            if run.status is not Status.IN_SERVICE:
+                raise validation_error(
+                    f'Cannot update endpoint "{resource.arn}" in status {run.status.value}. '
+                    "Delete it and create it again."
+                )
+            after, _ = step(run, event(run), at)
+            document = endpoint_document(resource.document, after)
+            also(document)
+            return Change(after.status.value, document)
+
+        resource = self._engine.update(call, ENDPOINT, name, edit)
+        self._notify(resource.arn)
+        return resource
+
+
+def _retain(deployment: Deployment, current: Deployment, excluded: set[str]) -> Deployment:
+    """Return *deployment* with the weights and counts that variants of the same name have now."""
+    present = {v.name: v for v in current.variants}
+    variants = []
+    for variant in deployment.variants:
+        old = present.get(variant.name, variant)
+        weight = variant.weight if "DesiredWeight" in excluded else old.weight
+        count = variant.count if "DesiredInstanceCount" in excluded else old.count
+        variants.append(replace(variant, weight=weight, count=count))
+    return replace(deployment, variants=tuple(variants))
+
+
+def _check_deployment_config(config: Mapping[str, Any] | None) -> None:
+    """Only the all-at-once switch is there: what would be gradual or watched must not pass as such."""
+    refuse(config or {}, ("RollingUpdatePolicy",), "DeploymentConfig")
+    policy = (config or {}).get("BlueGreenUpdatePolicy") or {}
+    traffic = policy.get("TrafficRoutingConfiguration") or {}
+    if traffic.get("Type", "ALL_AT_ONCE") != "ALL_AT_ONCE":
+        raise not_available(f"DeploymentConfig.BlueGreenUpdatePolicy with traffic routing {traffic['Type']}")
+    if ((config or {}).get("AutoRollbackConfiguration") or {}).get("Alarms"):
+        raise not_available("DeploymentConfig.AutoRollbackConfiguration")

@@ -1,0 +1,240 @@
+"""The generic engine: Create, Describe, List, Update and Delete of any resource family.
+
+The request document is the resource: Create stores the request as it came, members that this version does not
+know included, and Describe gives it back with name, ARN and times. Members with a dollar sign are private.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from sagesmith.aws.call import Call
+from sagesmith.errors import AwsError, validation_error
+from sagesmith.services.sagemaker._kinds import ResourceKind
+from sagesmith.services.sagemaker._shapes import Shapes
+from sagesmith.services.sagemaker._tag_sets import tag_set
+from sagesmith.store.resources import AlreadyExists, Change, ListQuery, Missing, Resource, Resources
+
+__all__ = ["Engine", "shown"]
+
+DEFAULT_PAGE: Final = 10
+LARGEST_PAGE: Final = 100
+_SORT_KEYS: Final[Mapping[str, str]] = {
+    "Name": "name",
+    "CreationTime": "created",
+    "LastModifiedTime": "modified",
+    "Status": "status",
+}
+_TIMES: Final[Mapping[str, str]] = {
+    "CreationTimeAfter": "created_after",
+    "CreatedAfter": "created_after",
+    "CreationTimeBefore": "created_before",
+    "CreatedBefore": "created_before",
+    "LastModifiedTimeAfter": "modified_after",
+    "ModifiedTimeAfter": "modified_after",
+    "LastModifiedTimeBefore": "modified_before",
+    "ModifiedTimeBefore": "modified_before",
+}
+
+
+class Engine:
+    """What all resource families share. Thread-safe."""
+
+    def __init__(self, resources: Resources, shapes: Shapes) -> None:
+        self.resources = resources
+        self.shapes = shapes
+
+    # ---- one resource ----
+
+    def create(
+        self,
+        call: Call,
+        kind: ResourceKind,
+        request: Mapping[str, Any],
+        document: Mapping[str, Any],
+        *,
+        status: str = "",
+    ) -> Resource:
+        """Store a new resource: *document* is what Describe will say, *request* has its name and tags.
+
+        Raises:
+            AwsError: the name is taken, or the tags are not good.
+        """
+        name = request[kind.name_member]
+        arn = call.arn(f"{kind.arn}/{name}")
+        stored = {name_: value for name_, value in document.items() if name_ != "Tags"}
+        stored[kind.arn_member] = arn
+        if kind.created_by:
+            stored["CreatedBy"] = stored["LastModifiedBy"] = _user(call)
+        if kind.status and status:
+            stored[kind.status] = status
+        try:
+            return self.resources.create(
+                kind.arn,
+                call.region,
+                name,
+                arn=arn,
+                document=stored,
+                status=status,
+                tags=tag_set(request.get("Tags")),
+                parent=_at(stored, kind.parent),
+                why=f"{call.operation} by {call.caller.arn}",
+            )
+        except AlreadyExists:
+            raise _error(kind.taken, name, arn) from None
+
+    def check_free(self, call: Call, kind: ResourceKind, name: str) -> None:
+        """Refuse early if the name is taken, before costly checks; `create` decides.
+
+        Raises:
+            AwsError: it is taken.
+        """
+        if self.resources.get(kind.arn, call.region, name) is not None:
+            raise _error(kind.taken, name, call.arn(f"{kind.arn}/{name}"))
+
+    def find(self, call: Call, kind: ResourceKind, name: str) -> Resource:
+        """Return the resource of that name (or ARN, in upper or lower case).
+
+        Raises:
+            AwsError: there is none.
+        """
+        if name.startswith("arn:"):
+            found = self.resources.by_arn(name)
+            if found is not None and (found.kind != kind.arn or found.region != call.region):
+                found = None
+        else:
+            found = self.resources.get(kind.arn, call.region, name)
+        if found is None:
+            raise self.absent(call, kind, name)
+        return found
+
+    def absent(self, call: Call, kind: ResourceKind, name: str) -> AwsError:
+        """Return the error that says there is no resource of that name."""
+        arn = name if name.startswith("arn:") else call.arn(f"{kind.arn}/{name}")
+        return _error(kind.absent, name, arn)
+
+    def describe(self, call: Call, kind: ResourceKind, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the resource that the request names, as Describe shows it."""
+        return shown(self.find(call, kind, request[kind.name_member]))
+
+    def update(
+        self,
+        call: Call,
+        kind: ResourceKind,
+        name: str,
+        edit: Callable[[Resource], Change | None],
+    ) -> Resource:
+        """Change the resource by *edit* in one transaction; see `Resources.update`.
+
+        Raises:
+            AwsError: there is none of that name, or what *edit* raises.
+        """
+        try:
+            return self.resources.update(
+                kind.arn, call.region, name, edit, f"{call.operation} by {call.caller.arn}"
+            )
+        except Missing:
+            raise self.absent(call, kind, name) from None
+
+    def replace_members(self, call: Call, kind: ResourceKind, request: Mapping[str, Any]) -> Resource:
+        """Update as families do that are only stored: what the request has replaces what was there.
+
+        ``{Member}ToRemove`` takes keys out of a member.
+        """
+        found = self.find(call, kind, request[kind.name_member])
+
+        def edit(resource: Resource) -> Change:
+            document = dict(resource.document)
+            for member, value in request.items():
+                if member == kind.name_member:
+                    continue
+                if member.endswith("ToRemove"):
+                    target = member.removesuffix("ToRemove")
+                    gone = set(value)
+                    document[target] = {k: v for k, v in document.get(target, {}).items() if k not in gone}
+                elif member in kind.merged:
+                    document[member] = {**document.get(member, {}), **value}
+                else:
+                    document[member] = value
+            if kind.created_by:
+                document["LastModifiedBy"] = _user(call)
+            status = document.get("Status")
+            return Change(status if isinstance(status, str) else None, document)
+
+        return self.update(call, kind, found.name, edit)
+
+    def delete(self, call: Call, kind: ResourceKind, request: Mapping[str, Any]) -> Resource:
+        """Remove the resource that the request names and return what it was. Nothing that uses it prevents that."""
+        while True:
+            found = self.find(call, kind, request[kind.name_member])
+            try:
+                self.resources.delete(found, why=f"{call.operation} by {call.caller.arn}")
+            except AwsError as error:
+                if error.code != "ConflictException":
+                    raise
+            else:
+                return found
+
+    # ---- lists ----
+
+    def list(self, call: Call, kind: ResourceKind, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the page of summaries that the request asks for."""
+        member, members = self.shapes.summaries(kind.list_operation)
+        page = self.resources.list(kind.arn, call.region, _query(kind, request))
+        output: dict[str, Any] = {member: [_summary(shown(resource), members) for resource in page.items]}
+        if page.next_token is not None:
+            output["NextToken"] = page.next_token
+        return output
+
+
+def shown(resource: Resource) -> dict[str, Any]:
+    """Return what Describe shows of *resource*; it may be changed by the caller."""
+    document = {name: value for name, value in resource.document.items() if name[0] != "$"}
+    document["CreationTime"] = resource.created
+    document["LastModifiedTime"] = resource.modified
+    return document
+
+
+def _summary(document: Mapping[str, Any], members: tuple[str, ...]) -> dict[str, Any]:
+    return {name: document[name] for name in members if name in document}
+
+
+def _query(kind: ResourceKind, request: Mapping[str, Any]) -> ListQuery:
+    sort_by = request.get("SortBy") or kind.sort_by
+    order = request.get("SortOrder")
+    filters: dict[str, Any] = {
+        ours: request[theirs] for theirs, ours in _TIMES.items() if request.get(theirs) is not None
+    }
+    return ListQuery(
+        name_contains=request.get("NameContains") or "",
+        status=request.get("StatusEquals") or "",
+        parent=request.get(kind.parent_filter) if kind.parent_filter else None,
+        where={
+            document: request[asked]
+            for asked, document in kind.equals.items()
+            if request.get(asked) is not None
+        },
+        sort_by=_SORT_KEYS[sort_by],  # type: ignore[arg-type]
+        descending=kind.descending if order is None else order == "Descending",
+        limit=min(request.get("MaxResults") or DEFAULT_PAGE, LARGEST_PAGE),
+        token=request.get("NextToken") or None,
+        **filters,
+    )
+
+
+def _at(document: Mapping[str, Any], path: str) -> str:
+    value: Any = document
+    for member in path.split(".") if path else ():
+        value = value.get(member) if isinstance(value, Mapping) else None
+    return value if isinstance(value, str) else ""
+
+
+def _user(call: Call) -> dict[str, Any]:
+    return {"IamIdentity": {"Arn": call.caller.arn, "PrincipalId": call.caller.user_id}}
+
+
+def _error(words: tuple[str, str], name: str, arn: str) -> AwsError:
+    code, message = words
+    text = message.format(name=name, arn=arn)
+    return validation_error(text) if code == "ValidationException" else AwsError(code, text)
