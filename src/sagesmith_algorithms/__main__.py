@@ -7,6 +7,7 @@ and the reason stands in output/failure.
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import traceback
@@ -79,9 +80,7 @@ def _limit_threads() -> None:
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, n_cpus)
     if "numpy" in sys.modules:
-        from threadpoolctl import threadpool_limits
-
-        threadpool_limits(int(n_cpus))
+        importlib.import_module("threadpoolctl").threadpool_limits(int(n_cpus))
 
 
 if __name__ == "__main__":

@@ -84,6 +84,8 @@ class KMeans(StreamingAlgorithm):
 
     def __init__(self, k: int | str = 8, *, seed: int = 0, **hyperparameters: Any) -> None:
         super().__init__(k=k, **hyperparameters)
+        self._n_rows = 0
+        self._kept: list[Floats] = []
         self.seed = seed
         self._values: dict[str, Any] = {}
         self._reset()
@@ -118,7 +120,8 @@ class KMeans(StreamingAlgorithm):
         """Return the distances of each row of *X* to all centers, (n_samples, k)."""
         features = as_features(X)
         squared = [((features - center) ** 2).sum(axis=1) for center in self.cluster_centers_]
-        return np.sqrt(np.stack(squared, axis=1))
+        distances: Floats = np.sqrt(np.stack(squared, axis=1))
+        return distances
 
     @property
     def n_features_in_(self) -> int:
@@ -240,7 +243,7 @@ class KMeans(StreamingAlgorithm):
         self._weights: npt.NDArray[np.float64] = np.empty(0)
         self._shift: Floats = np.empty(0, np.float32)
         self._waiting: list[Floats] = []
-        self._kept: list[Floats] = []
+        self._kept = []
         self._keeps = True
         self._n_rows = 0
         self._merged: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]] = []

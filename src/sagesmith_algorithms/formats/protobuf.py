@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 __all__ = ["ParsedRecord", "Tensor", "encode_record", "parse_record"]
 
-_DTYPES = {2: np.dtype("<f4"), 3: np.dtype("<f8"), 7: np.dtype("<i4")}
+_DTYPES: dict[int, np.dtype[Any]] = {2: np.dtype("<f4"), 3: np.dtype("<f8"), 7: np.dtype("<i4")}
 _FIXED = {1: 8, 5: 4}
 _VARINT, _BYTES = 0, 2
 _NOTHING: npt.NDArray[np.uint64] = np.empty(0, np.uint64)

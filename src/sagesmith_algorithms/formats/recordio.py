@@ -219,7 +219,8 @@ def _label_shape(label: Floats) -> Floats:
 def _join_split(data: bytes, position: int, where: str, number: int) -> tuple[list[bytes] | None, int]:
     """Return the parts of the split record at *position* and the bytes it takes; (None, 0) if it is not complete."""
     parts: list[bytes] = []
-    start, expected = position, (1,)
+    start = position
+    expected: tuple[int, ...] = (1,)
     while True:
         if len(data) - position < _HEAD.size:
             return None, 0
