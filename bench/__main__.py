@@ -1,0 +1,54 @@
+"""`python -m bench [PART...]`: measure and print one table. Progress goes to standard error."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+
+from bench.report import Row, machine, progress, render, to_json
+
+PARTS = ("serving", "training", "control")
+
+
+def main() -> int:
+    """Run the chosen parts; a part that fails is told and does not take the others along."""
+    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help=f"what to measure: {', '.join(PARTS)}; all if none"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="interleaved rounds; the median counts (default 3)"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=4.0, help="seconds of load in each measurement (default 4)"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="one short round on small data: a check, no result"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    options = parser.parse_args()
+    unknown = sorted(set(options.parts) - set(PARTS))
+    if unknown:
+        parser.error(f"unknown part {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    if options.quick:
+        options.rounds, options.seconds = 1, 1.0
+    rows: list[Row] = []
+    failed = False
+    where = machine()
+    for part in options.parts or PARTS:
+        progress(part)
+        try:
+            rows += importlib.import_module(f"bench.{part}").run(
+                options.rounds, options.seconds, options.quick
+            )
+        except Exception as error:  # one part's trouble must not lose an hour's figures of the others
+            failed = True
+            progress(f"{part} failed: {type(error).__name__}: {error}")
+    print(json.dumps(to_json(rows, where), indent=2) if options.json else render(rows, where))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""The peers' environments: one virtual environment each under ``.bench/``, made by uv from pinned requirements."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+from bench.report import progress
+
+__all__ = ["ROOT", "WORK", "EnvironmentMissing", "environment"]
+
+ROOT = Path(__file__).resolve().parent.parent
+WORK = ROOT / ".bench"
+
+
+class EnvironmentMissing(RuntimeError):
+    """A peer's environment could not be made, so the peer is left out; the sentence says why."""
+
+
+def environment(name: str) -> Path:
+    """Return the ``bin`` folder of the peer's environment, made on first use or when its requirements change.
+
+    Raises:
+        EnvironmentMissing: uv failed; mostly there is no network.
+    """
+    requirements = ROOT / "bench" / "requirements" / f"{name}.txt"
+    place = WORK / name
+    stamp = place / ".requirements"
+    digest = hashlib.sha256(requirements.read_bytes()).hexdigest()
+    if stamp.is_file() and stamp.read_text() == digest:
+        return place / "bin"
+    progress(f"making the environment of {name} (once)")
+    uv = Path(sys.executable).with_name("uv")
+    commands: list[list[str | Path]] = [
+        [uv, "venv", "--quiet", "--clear", "--python", sys.executable, place],
+        [uv, "pip", "install", "--quiet", "--python", place / "bin" / "python", "-r", requirements],
+    ]
+    for command in commands:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise EnvironmentMissing(f"{name} is left out: {done.stderr.strip().splitlines()[-1]}")
+    stamp.write_text(digest)
+    return place / "bin"

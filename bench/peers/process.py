@@ -1,0 +1,100 @@
+"""A peer's process group: started, waited for, frozen while others are measured, ended."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+__all__ = ["Peer", "peer"]
+
+
+class Peer:
+    """A server in a session of its own."""
+
+    def __init__(self, command: Sequence[str | Path], environ: Mapping[str, str], folder: Path) -> None:
+        self.log = folder / f"{Path(command[0]).name}.log"
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command, cwd=folder, env={**os.environ, **environ}, stdin=subprocess.DEVNULL,
+                stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+
+    def wait_for(self, url: str, timeout_s: float = 120.0) -> None:
+        """Return when a GET of *url* is answered, with whatever status.
+
+        Raises:
+            RuntimeError: the process ended or answered nothing in time; the sentence ends with its last lines.
+        """
+        until = time.monotonic() + timeout_s
+        while time.monotonic() < until and self._process.poll() is None:
+            try:
+                with urllib.request.urlopen(url, timeout=5):
+                    return
+            except urllib.error.HTTPError:
+                return
+            except OSError:
+                time.sleep(0.1)
+        raise RuntimeError(f"{self.log.name} did not answer: {self.log.read_text('utf-8', 'replace')[-500:]}")
+
+    def freeze(self) -> None:
+        """Take the processor from it."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it run again."""
+        self._signal(signal.SIGCONT)
+
+    def memory_bytes(self) -> int:
+        """Return the proportional memory of the whole session."""
+        import psutil
+
+        return sum(
+            process.memory_full_info().pss
+            for process in psutil.process_iter()
+            if _session(process.pid) == self._process.pid
+        )
+
+    def end(self) -> None:
+        """End the whole session."""
+        self.thaw()
+        self._signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(5)
+        self._signal(signal.SIGKILL)
+        self._process.wait()
+
+    def _signal(self, number: int) -> None:
+        """Signal every process of the session: some servers put their workers into groups of their own."""
+        import psutil
+
+        for process in psutil.pids():
+            if _session(process) == self._process.pid:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, number)
+
+
+def _session(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except (ProcessLookupError, PermissionError):
+        return -1
+
+
+@contextlib.contextmanager
+def peer(
+    command: Sequence[str | Path], url: str, folder: Path, environ: Mapping[str, str] | None = None
+) -> Iterator[Peer]:
+    """Run *command* until *url* answers; freeze it; end it when the block ends."""
+    server = Peer(command, environ or {}, folder)
+    try:
+        server.wait_for(url)
+        server.freeze()
+        yield server
+    finally:
+        server.end()
