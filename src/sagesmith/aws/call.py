@@ -64,7 +64,7 @@ class Key:
 class KeyFinder(Protocol):
     """Finds access keys. Called on the event loop for each request: it must answer from memory as a rule."""
 
-    def __call__(self, access_key_id: str) -> Key | None:
+    def __call__(self, access_key_id: str, /) -> Key | None:
         """Return the active key of that name, or None."""
         ...
 
@@ -72,7 +72,7 @@ class KeyFinder(Protocol):
 class Authorizer(Protocol):
     """Decides whether a caller may do what it asks. Thread-safe; called before each handler."""
 
-    def __call__(self, call: Call, request: Mapping[str, Any]) -> None:
+    def __call__(self, call: Call, request: Mapping[str, Any], /) -> None:
         """Return if the call is allowed.
 
         Raises:

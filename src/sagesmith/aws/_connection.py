@@ -1,0 +1,525 @@
+"""One HTTP/1.1 connection: parses requests, begins them in order, writes their answers.
+
+httptools calls back for each part of a request. When its headers are complete the server plans it: who will
+take it, how large it may be, whether its body streams. It begins when its body is here (or, if it
+streams, at once) and when all requests before it on this connection are answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import httptools
+
+from sagesmith.aws._bodies import BodyPipe
+from sagesmith.aws._exchange import DateLine, Exchange, header_block, new_request_id, status_line
+from sagesmith.errors import AwsError
+
+__all__ = ["Connection", "Limits", "OpenFile", "Planner"]
+
+logger = logging.getLogger(__name__)
+
+_FOREVER: Final = float("inf")
+_PIECE: Final = 512 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long and how much a client may take."""
+
+    head_s: float = 20.0
+    """from a request's first byte to the end of its headers"""
+    body_s: float = 60.0
+    """between two pieces of a body"""
+    idle_s: float = 120.0
+    """between two requests"""
+    write_s: float = 120.0
+    """for a client that does not read its answer"""
+    linger_s: float = 2.0
+    """for a client that still sends when it was already answered"""
+    target_bytes: int = 16 * 1024
+    head_bytes: int = 64 * 1024
+    pipelined: int = 16
+
+
+@dataclass(slots=True)
+class OpenFile:
+    """A part of an open file, to be sent and closed."""
+
+    descriptor: int
+    offset: int
+    size: int
+
+    def close(self) -> None:
+        """Close the file; once is enough, twice is harmless."""
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+class Planner(Protocol):
+    """What a connection asks of its server."""
+
+    date: DateLine
+    connections: set[Connection]
+    closing: bool
+
+    @property
+    def limits(self) -> Limits:
+        """What clients may take."""
+        ...
+
+    @property
+    def reading(self) -> Executor:
+        """The threads that read answers' bodies."""
+        ...
+
+    def plan(self, exchange: Exchange, stream: Callable[[], BodyPipe]) -> None:
+        """Set the exchange's `begin` and `limit`; call *stream* if its body is to be streamed.
+
+        Raises:
+            AwsError: the request is refused before its body.
+        """
+        ...
+
+    def refuse(self, exchange: Exchange, error: AwsError) -> None:
+        """Answer *error* in the words of the protocol that the request speaks."""
+        ...
+
+
+class Connection(asyncio.Protocol):
+    """One client's connection."""
+
+    __slots__ = (
+        "_active",
+        "_can_write",
+        "_current",
+        "_draining",
+        "_head_bytes",
+        "_loop",
+        "_parser",
+        "_paused",
+        "_pending",
+        "_server",
+        "_transport",
+        "closed",
+        "date",
+        "deadline",
+        "secure",
+        "write",
+    )
+
+    def __init__(self, server: Planner, loop: asyncio.AbstractEventLoop, *, secure: bool) -> None:
+        self._server = server
+        self._loop = loop
+        self._parser = httptools.HttpRequestParser(self)
+        self._transport: Any = None
+        self._current: Exchange | None = None
+        self._active: Exchange | None = None
+        self._pending: deque[Exchange] = deque()
+        self._head_bytes = 0
+        self._paused = 0
+        self._draining = False
+        self._can_write: asyncio.Event | None = None
+        self.closed = False
+        self.secure = secure
+        self.deadline = _FOREVER
+        self.date = server.date
+        self.write: Callable[[bytes], None] = lambda _data: None
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: Any) -> None:
+        """Remember the transport; the client has `head_s` to say something."""
+        self._transport = transport
+        self.write = transport.write
+        self.deadline = self._loop.time() + self._server.limits.head_s
+        self._server.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client left: whoever still reads or writes for it learns so."""
+        self.closed = True
+        self.write = lambda _data: None
+        self._server.connections.discard(self)
+        for exchange in (self._current, self._active, *self._pending):
+            if exchange is not None and exchange.pipe is not None:
+                exchange.pipe.break_off()
+        self._pending.clear()
+        if self._can_write is not None:
+            self._can_write.set()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse *data*; whatever is wrong with it is answered and ends the connection."""
+        if self._draining:
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            # No protocol is offered to upgrade to; the request itself was complete and is answered.
+            self._last_request()
+        except httptools.HttpParserError as error:
+            if isinstance(error.__context__, Exception) and not isinstance(
+                error.__context__, httptools.HttpParserError
+            ):
+                logger.error("an HTTP callback failed", exc_info=error.__context__)
+            self._malformed()
+        if len(self._pending) > self._server.limits.pipelined:
+            self._pause()
+
+    def eof_received(self) -> bool:
+        """The client has said all; it may still read."""
+        if (
+            self._active is not None
+            and not self.secure
+            and not (self._current and not self._current.complete)
+        ):
+            self._last_request()
+            return True
+        return False
+
+    def pause_writing(self) -> None:
+        """The client reads more slowly than we write."""
+        if self._can_write is None:
+            self._can_write = asyncio.Event()
+        self._can_write.clear()
+        self.deadline = self._loop.time() + self._server.limits.write_s
+
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        if self._can_write is not None:
+            self._can_write.set()
+        self.deadline = (
+            _FOREVER if self._active is not None else self._loop.time() + self._server.limits.idle_s
+        )
+
+    # httptools
+
+    def on_message_begin(self) -> None:
+        """A request starts."""
+        now = self._loop.time()
+        self._current = Exchange(self, now)
+        self._head_bytes = 0
+        if self._active is None:
+            self.deadline = now + self._server.limits.head_s
+
+    def on_url(self, url: bytes) -> None:
+        """Part of the target."""
+        exchange = self._current
+        if exchange is not None:
+            exchange.target = exchange.target + url if exchange.target else url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header."""
+        exchange = self._current
+        if exchange is None:
+            return
+        self._head_bytes += len(name) + len(value)
+        if self._head_bytes > self._server.limits.head_bytes:
+            return  # answered when the headers are complete
+        headers = exchange.headers
+        name = name.lower()
+        if name in headers:
+            value = headers[name] + b"," + value
+        headers[name] = value
+
+    def on_headers_complete(self) -> None:
+        """Plan the request."""
+        exchange = self._current
+        if exchange is None:
+            return
+        parser = self._parser
+        exchange.method = parser.get_method()
+        exchange.head_only = exchange.method == b"HEAD"
+        exchange.keep_alive = parser.should_keep_alive() and not self._server.closing
+        exchange.request_id = new_request_id()
+        limits = self._server.limits
+        headers = exchange.headers
+        try:
+            if len(exchange.target) > limits.target_bytes:
+                raise AwsError(
+                    "URITooLong", f"The request target exceeds {limits.target_bytes} bytes.", status=414
+                )
+            if self._head_bytes > limits.head_bytes:
+                raise AwsError(
+                    "RequestHeaderSectionTooLarge",
+                    f"The request headers exceed {limits.head_bytes} bytes.",
+                    status=431,
+                )
+            length = headers.get(b"content-length")
+            if length is not None and length.isdigit():
+                exchange.length = int(length)
+            self._server.plan(exchange, self._open_pipe)
+            if exchange.length is not None and exchange.length > exchange.limit:
+                raise _too_large(exchange)
+        except AwsError as error:
+            self._refuse(exchange, error)
+            return
+        if b"expect" in headers and headers[b"expect"].lower() == b"100-continue" and self._active is None:
+            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self.deadline = exchange.arrived + limits.head_s
+        if exchange.pipe is not None:
+            self._enqueue(exchange)
+
+    def on_body(self, body: bytes) -> None:
+        """Part of the body."""
+        exchange = self._current
+        if exchange is None:
+            return
+        if exchange.pipe is not None:
+            exchange.pipe.feed(body)
+            exchange.limit -= len(body)
+            if exchange.limit < 0:
+                exchange.pipe.break_off()
+                self.abort()
+            return
+        exchange.parts.append(body)
+        exchange.limit -= len(body)
+        if exchange.limit < 0:
+            exchange.parts.clear()
+            self._refuse(exchange, _too_large(exchange))
+        elif self._active is None:
+            self.deadline = self._loop.time() + self._server.limits.body_s
+
+    def on_message_complete(self) -> None:
+        """The request is complete: begin it, or let it wait its turn."""
+        exchange = self._current
+        if exchange is None:
+            return
+        self._current = None
+        exchange.complete = True
+        if exchange.pipe is not None:
+            exchange.pipe.end()
+            return
+        parts = exchange.parts
+        if parts:
+            exchange.body = parts[0] if len(parts) == 1 else b"".join(parts)
+            exchange.parts = []
+        self._enqueue(exchange)
+
+    # Order of requests and answers
+
+    def _enqueue(self, exchange: Exchange) -> None:
+        if self._active is None:
+            self._begin(exchange)
+        else:
+            self._pending.append(exchange)
+
+    def _begin(self, exchange: Exchange) -> None:
+        self._active = exchange
+        self.deadline = _FOREVER
+        begin = exchange.begin
+        if begin is not None:
+            begin(exchange)
+
+    def finished(self, exchange: Exchange) -> None:
+        """The answer of *exchange* was written: go on with the next request, or close."""
+        self._active = None
+        if self.closed:
+            return
+        if not exchange.complete or self._draining:
+            self._linger()
+        elif not exchange.keep_alive:
+            self._transport.close()
+        elif self._pending:
+            # Not at once: a client that pipelines much must not make this recursion deep.
+            self._loop.call_soon(self._next)
+        else:
+            self.deadline = self._loop.time() + self._server.limits.idle_s
+        if self._paused and len(self._pending) < self._server.limits.pipelined:
+            self._resume()
+
+    def _next(self) -> None:
+        if self._active is None and self._pending and not self.closed:
+            self._begin(self._pending.popleft())
+
+    def _refuse(self, exchange: Exchange, error: AwsError) -> None:
+        """Answer a request whose body was not read, and end the connection after it."""
+        self._current = None
+        self._draining = True
+        exchange.keep_alive = False
+        exchange.begin = lambda exchange: self._server.refuse(exchange, error)
+        self._enqueue(exchange)
+
+    def _malformed(self) -> None:
+        if self._draining:
+            return
+        self._draining = True
+        if self._current is not None and self._current.pipe is not None:
+            self._current.pipe.break_off()
+            self.abort()
+            return
+        if self._active is not None or self._pending:
+            self._last_request()
+            return
+        body = b'{"__type":"BadRequest","message":"The request is not valid HTTP/1.1."}'
+        self.write(
+            status_line(400)
+            + b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b"
+            % (len(body), body)
+        )
+        self._linger()
+
+    def _last_request(self) -> None:
+        last = self._pending[-1] if self._pending else self._active
+        if last is not None:
+            last.keep_alive = False
+        elif not self._draining:
+            self._linger()
+        self._draining = True
+
+    def _linger(self) -> None:
+        """Close when the client has had time to read the answer: closing over unread data would reset it."""
+        self._draining = True
+        self._current = None
+        self._paused = 0
+        self._transport.resume_reading()
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        self.deadline = self._loop.time() + self._server.limits.linger_s
+
+    def is_idle(self) -> bool:
+        """Whether no request is being received or answered."""
+        return self._active is None and self._current is None and not self._pending
+
+    def close_soon(self) -> None:
+        """Close now if idle, else after the present answer."""
+        if self.is_idle():
+            self._transport.close()
+        else:
+            for exchange in (self._current, self._active, *self._pending):
+                if exchange is not None:
+                    exchange.keep_alive = False
+
+    def abort(self) -> None:
+        """Close at once."""
+        if self._transport is not None and not self.closed:
+            self._transport.abort()
+
+    def timed_out(self) -> None:
+        """The deadline has passed."""
+        self.deadline = _FOREVER
+        current = self._current
+        if current is not None and self._active is None and current.pipe is None and not self._draining:
+            error = AwsError("RequestTimeout", "The request was not received completely in time.", status=408)
+            current.request_id = current.request_id or new_request_id()
+            self._refuse(current, error)
+        elif self._draining or self.is_idle():
+            self._transport.close()
+        else:
+            self.abort()
+
+    # Streams in
+
+    def _open_pipe(self) -> BodyPipe:
+        loop = self._loop
+
+        def resume() -> None:
+            loop.call_soon_threadsafe(self._resume)
+
+        return BodyPipe(self._pause, resume)
+
+    def _pause(self) -> None:
+        if self._transport is not None and not self.closed:
+            self._paused += 1
+            if self._paused == 1:
+                self._transport.pause_reading()
+
+    def _resume(self) -> None:
+        if self._paused and not self.closed:
+            self._paused -= 1
+            if self._paused == 0:
+                self._transport.resume_reading()
+
+    # Streams out
+
+    def send_stream(self, exchange: Exchange, status: int, headers: list[tuple[str, str]], body: Any) -> None:
+        """Send an answer piece by piece."""
+        task = self._loop.create_task(self._stream(exchange, status, headers, body))
+        task.add_done_callback(_log_failure)
+
+    async def _stream(
+        self, exchange: Exchange, status: int, headers: list[tuple[str, str]], body: Any
+    ) -> None:
+        sized = isinstance(body, OpenFile)
+        length = next((value for name, value in headers if name.lower() == "content-length"), None)
+        if sized:
+            length = str(body.size)
+        rest = [pair for pair in headers if pair[0].lower() != "content-length"]
+        rest.append(("x-amzn-RequestId", exchange.request_id))
+        rest.append(("date", self.date().decode()))
+        chunked = length is None and not exchange.head_only
+        if length is not None:
+            rest.append(("content-length", length))
+        elif chunked:
+            rest.append(("transfer-encoding", "chunked"))
+        if not (exchange.keep_alive and exchange.complete):
+            rest.append(("connection", "close"))
+        whole = True
+        try:
+            self.write(status_line(status) + header_block(rest) + b"\r\n")
+            if not exchange.head_only and not isinstance(body, bytes):
+                whole = await self._pieces(body, chunked)
+        finally:
+            close = getattr(body, "close", None)
+            if close is not None:
+                close()
+            exchange.detach()
+            if whole:
+                self.finished(exchange)
+            else:
+                # Headers promised more than came: only a broken connection tells the client so.
+                self.abort()
+
+    async def _pieces(self, body: OpenFile | Iterator[bytes] | AsyncIterator[bytes], chunked: bool) -> bool:
+        try:
+            async for piece in self._read(body):
+                if self.closed:
+                    return False
+                if piece:
+                    self.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+                if self._can_write is not None and not self._can_write.is_set():
+                    await self._can_write.wait()
+            if chunked:
+                self.write(b"0\r\n\r\n")
+        except Exception:
+            logger.exception("sending an answer failed")
+            return False
+        return not self.closed
+
+    async def _read(self, body: OpenFile | Iterator[bytes] | AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        pool = self._server.reading
+        if isinstance(body, OpenFile):
+            offset, left = body.offset, body.size
+            while left > 0:
+                piece = await self._loop.run_in_executor(
+                    pool, os.pread, body.descriptor, min(left, _PIECE), offset
+                )
+                if not piece:
+                    raise EOFError("the file is shorter than was promised")
+                offset += len(piece)
+                left -= len(piece)
+                yield piece
+        elif isinstance(body, AsyncIterator):
+            async for piece in body:
+                yield piece
+        else:
+            end = object()
+            while (item := await self._loop.run_in_executor(pool, next, body, end)) is not end:
+                yield item  # type: ignore[misc]
+
+
+def _too_large(exchange: Exchange) -> AwsError:
+    said = f" of {exchange.length} bytes" if exchange.length is not None else ""
+    return AwsError("RequestEntityTooLargeException", f"The request body{said} is too large.", status=413)
+
+
+def _log_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        logger.error("sending an answer failed", exc_info=task.exception())

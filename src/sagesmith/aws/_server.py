@@ -1,0 +1,206 @@
+"""The HTTP server: listens, plans each request for a fast route, a raw route or the API, ends gracefully."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import ssl
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeAlias
+
+from sagesmith.aws._api import Api
+from sagesmith.aws._bodies import BodyPipe
+from sagesmith.aws._connection import Connection, Limits
+from sagesmith.aws._exchange import DateLine, Exchange, FastRoute, HttpRequest, HttpResponse, TextHeaders
+from sagesmith.errors import AwsError
+
+__all__ = ["HttpServer", "RawHandler"]
+
+logger = logging.getLogger(__name__)
+
+RawHandler: TypeAlias = Callable[[HttpRequest], Awaitable[HttpResponse]]
+"""Answers requests under one path prefix. Called on the loop; checks by itself who calls."""
+
+FAST_LIMIT: Final = 26 * 1024 * 1024
+RAW_LIMIT: Final = 64 * 1024 * 1024
+_HEALTH: Final = b"/_sagesmith/health"
+BIG_BODY: Final = 1024 * 1024  # its hash takes 0.6 ms: too long for the loop
+
+
+class HttpServer:
+    """Serves an `Api`, raw routes by path prefix, and fast routes, on one or several ports.
+
+    Belongs to one event loop. A client that leaves does not cancel what was begun for it.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        *,
+        raw_routes: Mapping[str, RawHandler] | None = None,
+        fast_routes: Sequence[FastRoute] = (),
+        limits: Limits | None = None,
+    ) -> None:
+        self.limits = limits or Limits()
+        self.date = DateLine()
+        self.connections: set[Connection] = set()
+        self.closing = False
+        self.reading = ThreadPoolExecutor(8, "sending")
+        self._api = api
+        # The longest prefix wins.
+        routes = sorted((raw_routes or {}).items(), key=lambda item: len(item[0]), reverse=True)
+        self._raw_routes = [(prefix.encode(), handler) for prefix, handler in routes]
+        self._fast_routes = [(route.matches, self._fast(route)) for route in fast_routes]
+        self._servers: list[asyncio.Server] = []
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.AbstractEventLoop
+
+    async def start(self, host: str, port: int, ssl_context: ssl.SSLContext | None = None) -> int:
+        """Listen on *host* and *port* (0: any free one), with TLS if a context is given; return the port.
+
+        Raises:
+            OSError: the address cannot be listened on.
+        """
+        self._loop = loop = asyncio.get_running_loop()
+        server = await loop.create_server(
+            lambda: Connection(self, loop, secure=ssl_context is not None),
+            host,
+            port,
+            ssl=ssl_context,
+            backlog=1024,
+            ssl_handshake_timeout=self.limits.head_s if ssl_context is not None else None,
+        )
+        self._servers.append(server)
+        if self._sweeper is None:
+            self._api.start(loop)
+            self._sweep()
+        bound: int = server.sockets[0].getsockname()[1]
+        return bound
+
+    async def close(self, grace_s: float = 5.0) -> None:
+        """Stop listening, let running requests end within *grace_s* seconds, then close what is left."""
+        self.closing = True
+        for server in self._servers:
+            server.close()
+        for connection in list(self.connections):
+            connection.close_soon()
+        ends = self._loop.time() + grace_s if self._servers else 0.0
+        while self.connections and self._loop.time() < ends:
+            await asyncio.sleep(0.01)
+        for connection in list(self.connections):
+            connection.abort()
+        await asyncio.sleep(0)
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for task in list(self._tasks):
+            task.cancel()
+        self._api.close()
+        self.reading.shutdown(wait=False, cancel_futures=True)
+
+    def _sweep(self) -> None:
+        now = self._loop.time()
+        for connection in [one for one in self.connections if one.deadline < now]:
+            connection.timed_out()
+        self._sweeper = self._loop.call_later(0.5, self._sweep)
+
+    def plan(self, exchange: Exchange, stream: Callable[[], BodyPipe]) -> None:
+        """Say who takes *exchange*."""
+        method, target = exchange.method, exchange.target
+        for matches, begin in self._fast_routes:
+            if matches(method, target):
+                exchange.begin, exchange.limit = begin, FAST_LIMIT
+                return
+        if target == _HEALTH:
+            exchange.begin, exchange.limit = _health, 1024
+            return
+        for prefix, handler in self._raw_routes:
+            if target.startswith(prefix):
+                exchange.begin, exchange.limit = self._raw(handler), RAW_LIMIT
+                return
+        self._api.plan(exchange, stream)
+
+    def refuse(self, exchange: Exchange, error: AwsError) -> None:
+        """Answer *error* in the words of the protocol that the request speaks."""
+        self._api.refuse(exchange, error)
+
+    def _raw(self, handler: RawHandler) -> Callable[[Exchange], None]:
+        def begin(exchange: Exchange) -> None:
+            task = self._loop.create_task(_run_raw(handler, exchange))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+        return begin
+
+    def _fast(self, route: FastRoute) -> Callable[[Exchange], None]:
+        verify = self._api.verifier.verify
+        sha256 = hashlib.sha256
+        handle = route.handle
+
+        def verified(exchange: Exchange, digest: bytes) -> None:
+            try:
+                signed = verify(exchange.method, exchange.target, exchange.headers, digest)
+            except AwsError as error:
+                exchange.fail(error)
+                return
+            exchange.caller = signed.key.caller
+            exchange.region = signed.region
+            try:
+                handle(exchange)
+            except AwsError as error:
+                exchange.fail(error)
+            except Exception:
+                logger.exception("a fast route failed (request %s)", exchange.request_id)
+                exchange.fail(internal_failure(exchange.request_id))
+
+        async def hashed(exchange: Exchange) -> None:
+            digest = await self._loop.run_in_executor(self.reading, lambda: sha256(exchange.body).hexdigest())
+            verified(exchange, digest.encode())
+
+        def begin(exchange: Exchange) -> None:
+            if len(exchange.body) > BIG_BODY:
+                task = self._loop.create_task(hashed(exchange))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+            else:
+                verified(exchange, sha256(exchange.body).hexdigest().encode())
+
+        return begin
+
+
+def internal_failure(request_id: str) -> AwsError:
+    """Return what a client learns of a fault of ours."""
+    return AwsError(
+        "InternalFailure",
+        f"The request failed because of an internal error. The server's log has it under request id {request_id}.",
+        status=500,
+    )
+
+
+def _health(exchange: Exchange) -> None:
+    exchange.reply(200, b"content-type: text/plain\r\n", b"ok")
+
+
+async def _run_raw(handler: RawHandler, exchange: Exchange) -> None:
+    path, _, query = exchange.target.decode("latin-1").partition("?")
+    request = HttpRequest(
+        exchange.method.decode("latin-1"),
+        path,
+        query,
+        TextHeaders(exchange.headers),
+        exchange.body,
+        exchange.request_id,
+    )
+    try:
+        response = await handler(request)
+    except AwsError as error:
+        exchange.fail(error)
+    except Exception:
+        logger.exception(
+            "a raw route failed on %s %s (request %s)", request.method, path, exchange.request_id
+        )
+        exchange.fail(internal_failure(exchange.request_id))
+    else:
+        exchange.send(response.status, list(response.headers.items()), response.body)
