@@ -124,7 +124,7 @@ class TestSandboxedProcess(ContainerRuntimeContract):
         runtime = ProcessRuntime(SANDBOX)
         (tmp_path / "ml").mkdir()
         warm = await runtime.prepare(plan(tmp_path, ""), ("json", "tarfile"))
-        assert await warm.ready()
+        assert await warm.wait_ready()
         (tmp_path / "ml" / "given").write_text("later")
         moved = tmp_path.with_name(tmp_path.name + "-moved")
         tmp_path.rename(moved)

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from sagesmith.containers import _processes
+from sagesmith.containers import processes
 from sagesmith.containers._lines import LineSplitter
 from sagesmith.containers.errors import ContainerError
 from sagesmith.containers.runtime import ContainerPlan, Output, Usage
@@ -81,7 +81,7 @@ class ProcessRuntime:
             base = plan.folder / "ml"
             defaults |= {"SAGEMAKER_BASE_DIR": str(base), "HOME": str(plan.folder / "home"),
                          "TMPDIR": str(plan.folder / "tmp")}  # fmt: skip
-        return {**defaults, **plan.environment, _processes.MARK: plan.name}
+        return {**defaults, **plan.environment, processes.MARK: plan.name}
 
     def argv(self, plan: ContainerPlan, command: Sequence[str]) -> list[str]:
         """Return *command* with the Python of the plan's environment for the word ``python``."""
@@ -117,7 +117,7 @@ class ProcessRuntime:
                 cwd=None if self._sandbox else plan.folder / "home",
                 pass_fds=descriptors,
                 start_new_session=True,
-                preexec_fn=_processes.die_with_parent(os.getpid()),  # noqa: PLW1509 (only calls made ready before)
+                preexec_fn=processes.die_with_parent(os.getpid()),  # noqa: PLW1509 (only calls made ready before)
             )
         except (OSError, ValueError) as error:
             os.close(output_read)
@@ -163,7 +163,7 @@ class ProcessContainer:
     def pids(self) -> list[int]:
         """All processes of the container, and the one that holds it."""
         own = self._process.pid
-        return [own, *_processes.descendants(own)]
+        return [own, *processes.descendants(own)]
 
     def begin(self, output: Output) -> None:
         """Read what the container writes from now on, and give it to *output*."""
@@ -182,7 +182,7 @@ class ProcessContainer:
     async def stop(self, grace_s: float) -> int:
         """Send SIGTERM, then SIGKILL to everything after *grace_s* seconds; return the exit code."""
         if grace_s > 0 and not self._watch.done():
-            _processes.signal_all(_processes.foreground(self._command()), signal.SIGTERM)
+            processes.signal_all(processes.foreground(self._command()), signal.SIGTERM)
             with contextlib.suppress(asyncio.TimeoutError):
                 return await asyncio.wait_for(asyncio.shield(self._watch), grace_s)
         self.kill()
@@ -194,13 +194,13 @@ class ProcessContainer:
             return
         if self._sandboxed and self._init:
             # The namespace's first process: the kernel ends all others with it.
-            _processes.signal_all([self._init])
+            processes.signal_all([self._init])
         else:
-            _processes.signal_all([*_processes.descendants(self._process.pid), self._process.pid])
+            processes.signal_all([*processes.descendants(self._process.pid), self._process.pid])
 
     def usage(self) -> Usage:
         """Return what the processes of the container use."""
-        return _processes.usage_of(self.pids)
+        return processes.usage_of(self.pids)
 
     def _first_process(self) -> int:
         """Read the pid of the namespace's first process; bubblewrap writes it before anything else. 0 if it failed."""
@@ -216,7 +216,7 @@ class ProcessContainer:
         """The process of the user's command: the child of the namespace's first process."""
         if not self._sandboxed:
             return self._process.pid
-        children = _processes.descendants(self._init)
+        children = processes.descendants(self._init)
         return children[0] if children else self._init
 
     def _readable(self) -> None:
@@ -258,7 +258,7 @@ class ProcessContainer:
             os.killpg(self._process.pid, signal.SIGKILL)
         for _ in range(_END_TRIES):
             # A process that was forking while we looked is found the next time.
-            if not _processes.end_marked(self._name):
+            if not processes.end_marked(self._name):
                 break
             time.sleep(0.001)
 
@@ -289,21 +289,16 @@ class WarmProcess:
     def __init__(self, runtime: ProcessRuntime, container: ProcessContainer, ready: int) -> None:
         self._runtime = runtime
         self._container = container
-        self._ready = ready
-        os.set_blocking(ready, False)
+        self._ready = asyncio.get_running_loop().create_task(_heard(ready))
 
     @property
     def pids(self) -> list[int]:
         """Its processes, for the report of what waiting costs."""
         return self._container.pids
 
-    async def ready(self) -> bool:
+    async def wait_ready(self) -> bool:
         """Wait until it can take a job; False if it ended instead."""
-        loop = asyncio.get_running_loop()
-        await _readable(loop, self._ready)
-        said = os.read(self._ready, 64)
-        os.close(self._ready)
-        return said.startswith(b"ready")
+        return await asyncio.shield(self._ready)
 
     def take(self, plan: ContainerPlan, output: Output) -> ProcessContainer:
         """Give it the command of *plan* (made in the same folder) and return it as that container."""
@@ -322,6 +317,14 @@ class WarmProcess:
         self._container.kill()
         with contextlib.suppress(ContainerError):
             await self._container.wait()
+
+
+async def _heard(descriptor: int) -> bool:
+    try:
+        await _readable(asyncio.get_running_loop(), descriptor)
+        return os.read(descriptor, 64).startswith(b"ready")
+    finally:
+        os.close(descriptor)
 
 
 async def _readable(loop: asyncio.AbstractEventLoop, descriptor: int) -> None:

@@ -28,7 +28,7 @@ class ContainerPlan:
     `folder` is the instance's: its ``ml`` becomes ``/opt/ml``, its ``run`` ``/run/sagesmith``, its ``tmp``
     ``/tmp``. `command` is for processes the full command line; a first word ``python`` is that of
     `python_prefix`. `read_only` are paths below ``/opt/ml`` that the container must not change. `files` are
-    more files that it may read, by the path it sees. `hosts` are names it can resolve.
+    more files that it may read, and `folders` more that it may write, by the path it sees. `hosts` are names it can resolve.
     """
 
     name: str
@@ -40,6 +40,7 @@ class ContainerPlan:
     network: bool = True
     read_only: tuple[str, ...] = ()
     files: Mapping[str, Path] = field(default_factory=dict)
+    folders: Mapping[str, Path] = field(default_factory=dict)
     python_prefix: str = ""
     gpus: int = 0
     image: str = ""

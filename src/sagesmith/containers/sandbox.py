@@ -93,6 +93,7 @@ class Sandbox:
                 for path in plan.read_only
                 for argument in ("--ro-bind", str(folder / "ml" / path), f"/opt/ml/{path}")
             ),
+            *(word for target, source in plan.folders.items() for word in ("--bind", str(source), target)),
             *("--bind", str(folder / "run"), RUN),
             *("--bind", str(folder / "tmp"), "/tmp"),  # noqa: S108 (the container's own)
             *("--bind", str(folder / "home"), HOME),

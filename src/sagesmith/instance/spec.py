@@ -248,7 +248,9 @@ class Finished:
     client_error: bool = False
 
 
-Message: TypeAlias = Stage | Log | MetricValue | Utilization | Ready | Unhealthy | Exited | Uploaded | Finished
+Message: TypeAlias = (
+    Stage | Log | MetricValue | Utilization | Ready | Unhealthy | Exited | Uploaded | Finished
+)
 
 
 # ---- commands: control plane to agent ----------------------------------------------------------------
@@ -298,9 +300,8 @@ def to_json(value: Any) -> Any:
     """Return *value*, one of the dataclasses above, as what `json.dumps` takes; unions carry their `kind`."""
     if is_dataclass(value):
         result = {f.name: to_json(getattr(value, f.name)) for f in fields(value)}
-        if hasattr(type(value), "kind"):
-            result["kind"] = type(value).kind
-        return result
+        kind = getattr(type(value), "kind", None)
+        return result if kind is None else {**result, "kind": kind}
     if isinstance(value, Mapping):
         return {key: to_json(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
@@ -311,7 +312,8 @@ def to_json(value: Any) -> Any:
 def from_json(wanted: type[_T], data: Any) -> _T:
     """Return the *wanted* dataclass from what :func:`to_json` made; unknown members are ignored."""
     result = _build(wanted, data)
-    assert isinstance(result, wanted)
+    if not isinstance(result, wanted):
+        raise TypeError(f"{type(result).__name__} is not a {wanted.__name__}")
     return result
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "end_marked",
     "foreground",
     "memory_of",
+    "set_background",
     "signal_all",
     "start_time",
     "usage_of",
@@ -163,3 +164,12 @@ def _children_by_parent(pid: int) -> list[int]:
     """For kernels without CONFIG_PROC_CHILDREN."""
     pids = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
     return [child for child in pids if (fields := _stat(child)) is not None and int(fields[1]) == pid]
+
+
+def set_background(pids: Iterable[int], *, on: bool) -> None:
+    """Let *pids*, all threads, run only when nothing else wants to, or as usual again (which only root may)."""
+    policy = os.SCHED_IDLE if on else os.SCHED_OTHER
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            for thread in os.listdir(f"/proc/{pid}/task"):
+                os.sched_setscheduler(int(thread), policy, os.sched_param(0))

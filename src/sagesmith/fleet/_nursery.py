@@ -1,0 +1,104 @@
+"""The server's end of the nursery."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+__all__ = ["Nursery"]
+
+_ANSWER = 4096
+
+
+class Nursery:
+    """Forks agents through the nursery process, which is started when it is first needed, or needed again."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._lock = asyncio.Lock()
+
+    @property
+    def pid(self) -> int:
+        """The nursery's process, 0 if it does not run."""
+        return self._process.pid if self._process is not None else 0
+
+    def open(self) -> None:
+        """Start the process; returns before it has loaded anything."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "sagesmith.fleet.nursery", str(theirs.fileno())],
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        ours.setblocking(False)
+        self._control = ours
+
+    async def fork(
+        self, folder: Path, modules: Sequence[str] = (), control: socket.socket | None = None
+    ) -> int:
+        """Start an agent in *folder* and return its pidfd, which the caller closes.
+
+        Raises:
+            ChildProcessError: the nursery cannot do it, not even a fresh one.
+        """
+        request = json.dumps({"folder": str(folder), "modules": list(modules)}).encode()
+        async with self._lock:
+            for _ in range(2):
+                if self._control is None:
+                    self.open()
+                try:
+                    return await self._ask(request, [control.fileno()] if control else [])
+                except (OSError, EOFError):
+                    self.close()
+        raise ChildProcessError("the process that starts instances ended twice; see the server's log")
+
+    def close(self) -> None:
+        """Let the nursery end."""
+        if self._control is not None:
+            self._control.close()
+        if self._process is not None:
+            try:
+                self._process.wait(2)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        self._process = self._control = None
+
+    async def _ask(self, request: bytes, descriptors: list[int]) -> int:
+        control = self._control
+        if control is None:
+            raise EOFError
+        socket.send_fds(control, [request], descriptors)
+        await _readable(control.fileno())
+        data, received, _, _ = socket.recv_fds(control, _ANSWER, 1)
+        if not data:
+            raise EOFError
+        if not received:  # it ended before it had a pidfd: one that is readable at once says the same
+            read, write = os.pipe()
+            os.close(write)
+            return read
+        return received[0]
+
+
+async def _readable(descriptor: int) -> None:
+    loop = asyncio.get_running_loop()
+    done = loop.create_future()
+
+    def ready() -> None:
+        if not done.done():
+            done.set_result(None)
+
+    loop.add_reader(descriptor, ready)
+    try:
+        await done
+    finally:
+        loop.remove_reader(descriptor)

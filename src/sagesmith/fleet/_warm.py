@@ -1,0 +1,178 @@
+"""Agents that wait with a warm process: what makes a built-in algorithm start in milliseconds.
+
+Each waits in a folder of its own, which becomes the instance's folder when it gets its job. A job uses one
+up, and the next is made in the background: at the lowest priority where we may raise it again, otherwise not
+while a job has just begun to use the machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import secrets
+import shutil
+import signal
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from sagesmith.containers import Sandbox
+from sagesmith.containers.processes import descendants, end_marked, memory_of, set_background
+from sagesmith.fleet._nursery import Nursery
+from sagesmith.instance._host import Node
+from sagesmith.instance.agent import NODE
+
+__all__ = ["PREFIX", "WarmPool", "WarmSlot"]
+
+PREFIX: Final = ".warm-"
+_POLITE_S: Final = 10.0
+_READY = b"ready\n"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class WarmSlot:
+    """One agent that waits. `pidfd` and `control` belong to whoever holds the slot."""
+
+    kind: str
+    folder: Path
+    pidfd: int
+    control: socket.socket
+    ready: bool = False
+    background: bool = False
+
+    @property
+    def pid(self) -> int:
+        """The agent's process."""
+        with open(f"/proc/self/fdinfo/{self.pidfd}", encoding="ascii") as file:
+            fields = dict(line.split(":", 1) for line in file if ":" in line)
+        return int(fields.get("Pid", "0"))
+
+    @property
+    def pids(self) -> list[int]:
+        """The agent, its container and what holds it."""
+        return [self.pid, *descendants(self.pid)] if self.pid > 0 else []
+
+    def give(self, folder: Path) -> None:
+        """Let it begin the job that is in *folder*, where its own folder is now."""
+        if self.background:
+            set_background(self.pids, on=False)
+        self.control.setblocking(True)
+        with contextlib.suppress(OSError):  # it died: its pidfd says so
+            self.control.sendall(os.fsencode(folder) + b"\n")
+        self.control.close()
+
+
+class WarmPool:
+    """Keeps *count* agents waiting for each kind of warm process. Lives on the event loop."""
+
+    def __init__(
+        self,
+        nursery: Nursery,
+        folder: Path,
+        sandbox: Sandbox | None,
+        modules: Mapping[str, tuple[str, ...]],
+        count: int,
+        busy: Callable[[], bool],
+    ) -> None:
+        self._nursery = nursery
+        self._folder = folder
+        self._sandbox = sandbox
+        self._modules = modules
+        self._count = count
+        self._busy = busy
+        self._slots: list[WarmSlot] = []
+        self._filling: asyncio.Task[None] | None = None
+        self._closed = False
+
+    @property
+    def slots(self) -> list[WarmSlot]:
+        """Those that wait now."""
+        return list(self._slots)
+
+    def fill(self) -> None:
+        """Begin to make what is missing; returns at once."""
+        if self._closed or (self._filling is not None and not self._filling.done()):
+            return
+        self._filling = asyncio.get_running_loop().create_task(self._fill())
+
+    def take(self, kind: str) -> WarmSlot | None:
+        """Return an agent that waits, the one that is furthest; None if there is none of this *kind*."""
+        slots = sorted((slot for slot in self._slots if slot.kind == kind), key=lambda slot: not slot.ready)
+        if not slots:
+            return None
+        self._forget(slots[0])
+        return slots[0]
+
+    async def close(self) -> None:
+        """End all that wait."""
+        self._closed = True
+        if self._filling is not None:
+            self._filling.cancel()
+            await asyncio.gather(self._filling, return_exceptions=True)
+        for slot in self.slots:
+            self._forget(slot)
+            slot.control.close()
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(slot.pidfd, signal.SIGKILL)
+            os.close(slot.pidfd)
+            if self._sandbox is None:
+                end_marked(slot.folder.name)
+            await asyncio.to_thread(shutil.rmtree, slot.folder, ignore_errors=True)
+
+    async def _fill(self) -> None:
+        background = _may_return_from_background()
+        if not background and self._busy():
+            await asyncio.sleep(_POLITE_S)
+        for kind, modules in self._modules.items():
+            while sum(slot.kind == kind for slot in self._slots) < self._count:
+                await self._add(kind, modules, background=background and self._busy())
+
+    async def _add(self, kind: str, modules: tuple[str, ...], *, background: bool) -> None:
+        folder = self._folder / f"{PREFIX}{secrets.token_hex(8)}"
+        folder.mkdir(mode=0o700, parents=True)
+        node = Node(self._sandbox, mark=folder.name)
+        (folder / NODE).write_text(json.dumps(node.to_json()))
+        ours, theirs = socket.socketpair()
+        with theirs:
+            pidfd = await self._nursery.fork(folder, modules, theirs)
+        ours.setblocking(False)
+        slot = WarmSlot(kind, folder, pidfd, ours, background=background)
+        if background:
+            set_background([slot.pid], on=True)
+        self._slots.append(slot)
+        asyncio.get_running_loop().add_reader(ours.fileno(), self._heard, slot)
+
+    def _heard(self, slot: WarmSlot) -> None:
+        """It became ready, or it ended."""
+        try:
+            said = slot.control.recv(len(_READY))
+        except OSError:
+            said = b""
+        if said:
+            slot.ready = True
+            return
+        _log.warning("the warm process in %s ended while it waited", slot.folder)
+        self._forget(slot)
+        slot.control.close()
+        os.close(slot.pidfd)
+        shutil.rmtree(slot.folder, ignore_errors=True)
+
+    def _forget(self, slot: WarmSlot) -> None:
+        asyncio.get_running_loop().remove_reader(slot.control.fileno())
+        self._slots.remove(slot)
+
+
+def warm_memory(slot: WarmSlot) -> int:
+    """Return the memory that *slot* takes, in bytes; shared pages are divided among those that share them."""
+    return sum(memory_of(pid) for pid in slot.pids)
+
+
+def _may_return_from_background() -> bool:
+    """Only root (CAP_SYS_NICE) may make an idle process an ordinary one again."""
+    return os.geteuid() == 0

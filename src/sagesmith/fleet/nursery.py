@@ -1,0 +1,70 @@
+"""The nursery: a process with the agent's code loaded that forks agents in milliseconds.
+
+``python -m sagesmith.fleet.nursery FD`` reads requests from the packet socket FD, one JSON object each,
+``{"folder": ..., "modules": [...]}``; with a request may come a socket for an agent that waits for its job.
+The answer is ``{"pid": ...}`` and a pidfd. When the server is gone the socket ends, and so does the nursery;
+agents are sessions of their own and stay.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from sagesmith.instance import agent
+
+__all__ = ["main"]
+
+_REQUEST = 65536
+
+
+def main(descriptor: int) -> NoReturn:
+    """Serve requests until the server is gone."""
+    control = socket.socket(fileno=descriptor)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # agents that end are forgotten at once
+    gc.collect()
+    gc.freeze()
+    while True:
+        data, descriptors, _, _ = socket.recv_fds(control, _REQUEST, 1)
+        if not data:
+            os._exit(0)
+        request = json.loads(data)
+        pid = os.fork()
+        if pid == 0:
+            control.close()
+            _become_agent(Path(request["folder"]), request["modules"], descriptors)
+        answer = json.dumps({"pid": pid}).encode()
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            control.sendall(json.dumps({"pid": 0}).encode())
+        else:
+            socket.send_fds(control, [answer], [pidfd])
+            os.close(pidfd)
+        for each in descriptors:
+            os.close(each)
+
+
+def _become_agent(folder: Path, modules: list[str], descriptors: list[int]) -> NoReturn:
+    os.setsid()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    log = os.open(folder / "agent.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    null = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((null, 0), (log, 1), (log, 2)):
+        os.dup2(source, target)
+    os.close(log)
+    os.close(null)
+    agent.main(folder, descriptors[0] if descriptors else -1, modules)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

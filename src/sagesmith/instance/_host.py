@@ -1,0 +1,188 @@
+"""What both kinds of work share: the instance's folder, its container, its log, and its line home."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from sagesmith.containers import Container, ContainerPlan, Line, ProcessRuntime, Sandbox
+from sagesmith.containers.process import WarmProcess
+from sagesmith.instance._layout import base_environment
+from sagesmith.instance._link import Link
+from sagesmith.instance._metrics import MetricScanner
+from sagesmith.instance._objects import Objects
+from sagesmith.instance.spec import InstanceSpec, Log, Utilization
+
+__all__ = ["CA_FILE", "Host", "LogShipper", "Node", "watch_utilization"]
+
+CA_FILE: Final = "/etc/sagesmith/ca.pem"
+_FLUSH_S: Final = 0.1
+_LINES_PER_MESSAGE: Final = 1000
+_UTILIZATION_S: Final = (1.0, 60.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What the fleet says about the place: ``node.json`` in the instance's folder.
+
+    `hosts` are the addresses of the job's hosts; `socket` is a short path of the folder ``run``, since the path
+    of a Unix socket has at most 107 bytes. `mark` is in the environment of all processes of the instance.
+    """
+
+    sandbox: Sandbox | None
+    hosts: Mapping[str, str] = field(default_factory=dict)
+    socket_folder: str = ""
+    mark: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what :meth:`from_json` takes."""
+        sandbox = self.sandbox and {
+            "program": self.sandbox.program,
+            "user_namespace": self.sandbox.user_namespace,
+        }
+        return {
+            "sandbox": sandbox,
+            "hosts": dict(self.hosts),
+            "socket_folder": self.socket_folder,
+            "mark": self.mark,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Node:
+        """Return the node that *data* is."""
+        sandbox = data["sandbox"]
+        return cls(
+            Sandbox(**sandbox) if sandbox else None, data["hosts"], data["socket_folder"], data["mark"]
+        )
+
+
+class LogShipper:
+    """Gathers lines and sends them about ten times a second, the first at once, with the metrics found in them."""
+
+    def __init__(self, link: Link, definitions: Iterable[tuple[str, str]] = ()) -> None:
+        self._link = link
+        self._scanner = MetricScanner(definitions)
+        self._lines: list[Line] = []
+        self._timer: asyncio.TimerHandle | None = None
+        for fault in self._scanner.refused:
+            self.note(f"WARNING: {fault}")
+
+    def __call__(self, lines: Sequence[Line]) -> None:
+        """Take *lines* of the container."""
+        self._lines += lines
+        if self._timer is None:
+            self.flush()
+            self._timer = asyncio.get_running_loop().call_later(_FLUSH_S, self._flush_later)
+
+    def note(self, text: str) -> None:
+        """Put a line of the platform's own into the log."""
+        self.flush()
+        self._link.send(Log(((time.time_ns() // 1_000_000, text),)))
+
+    def flush(self) -> None:
+        """Send what has gathered."""
+        lines, self._lines = self._lines, []
+        for start in range(0, len(lines), _LINES_PER_MESSAGE):
+            some = lines[start : start + _LINES_PER_MESSAGE]
+            self._link.send(Log(tuple(some)))
+            for at, text in some:
+                for value in self._scanner.scan(text, at / 1000):
+                    self._link.send(value)
+
+    def _flush_later(self) -> None:
+        self._timer = None
+        if self._lines:
+            self([])
+
+
+@dataclass(slots=True)
+class Host:
+    """One instance, as its work sees it."""
+
+    spec: InstanceSpec
+    folder: Path
+    node: Node
+    link: Link
+    runtime: ProcessRuntime
+    objects: Objects
+    warm: WarmProcess | None = None
+    container: Container | None = None
+
+    @property
+    def sandboxed(self) -> bool:
+        """True if the container sees only what it may."""
+        return self.node.sandbox is not None
+
+    @property
+    def socket(self) -> str:
+        """Where the model server listens, seen from outside."""
+        return f"{self.node.socket_folder or self.folder / 'run'}/model.sock"
+
+    def plan(
+        self,
+        environment: Mapping[str, str],
+        *,
+        read_only: tuple[str, ...] = (),
+        folders: Mapping[str, Path] | None = None,
+    ) -> ContainerPlan:
+        """Return the container that the spec asks for, with *environment* above the defaults."""
+        spec = self.spec
+        ca_file = spec.server.ca_file
+        visible = CA_FILE if ca_file and self.sandboxed else ca_file
+        return ContainerPlan(
+            name=spec.instance_id,
+            folder=self.folder,
+            command=(*spec.container.entrypoint, *spec.container.command),
+            environment={
+                **base_environment(spec, visible),
+                "SAGESMITH_HOSTS": json.dumps(dict(self.node.hosts)),
+                **environment,
+                **spec.container.environment,
+            },
+            hostname=spec.container.hostname or spec.host,
+            hosts=self.node.hosts,
+            network=spec.container.network,
+            read_only=read_only,
+            files={CA_FILE: Path(ca_file)} if ca_file and self.sandboxed else {},
+            folders=folders or {},
+            python_prefix=spec.container.python_prefix,
+            gpus=spec.gpus,
+            image=spec.container.image,
+        )
+
+    async def start(self, plan: ContainerPlan, output: LogShipper) -> Container:
+        """Start the container of *plan*, in the warm process that waits if there is one."""
+        warm, self.warm = self.warm, None
+        if warm is not None and not plan.folders and await warm.wait_ready():
+            self.container = warm.take(plan, output)
+            return self.container
+        if warm is not None:
+            await warm.discard()
+        self.container = await self.runtime.start(plan, output)
+        return self.container
+
+
+async def watch_utilization(host: Host, container: Container) -> None:
+    """Say what *container* uses: soon after its start, then every minute. Runs until cancelled."""
+    used, at = container.usage().cpu_s, time.monotonic()
+    memory = host.spec.memory_bytes or 1
+    pause, later = _UTILIZATION_S
+    while True:
+        await asyncio.sleep(pause)
+        usage, now = container.usage(), time.monotonic()
+        disk = shutil.disk_usage(host.folder)
+        host.link.send(
+            Utilization(
+                cpu=max(0.0, 100 * (usage.cpu_s - used) / (now - at)),
+                memory=100 * usage.memory_bytes / memory,
+                disk=100 * disk.used / disk.total,
+                time=time.time(),
+            )
+        )
+        used, at, pause = usage.cpu_s, now, later

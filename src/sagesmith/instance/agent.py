@@ -1,0 +1,181 @@
+"""The agent: the process that is an instance.
+
+It lives in the instance's folder::
+
+    spec.json     what to do (an `InstanceSpec`)
+    node.json     what the fleet says about the place (a `Node`)
+    agent.json    its pid, start time and boot: how a later server finds it again
+    journal       what it said and nobody acknowledged yet
+    ml/ run/ tmp/ home/ etc/    the container's
+
+It needs no server while it works: what it has to say waits in the journal. It ends when its last message
+is acknowledged, or ten minutes after its work when nobody came to hear it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from sagesmith.containers import ContainerError, ContainerPlan, ProcessRuntime
+from sagesmith.containers.process import WarmProcess
+from sagesmith.containers.processes import adopt_orphans, boot_id, start_time
+from sagesmith.errors import AwsError
+from sagesmith.instance._host import Host, Node
+from sagesmith.instance._link import Link
+from sagesmith.instance._objects import DataError, Objects
+from sagesmith.instance._serving import Serving
+from sagesmith.instance._training import Training
+from sagesmith.instance.spec import Finished, InstanceSpec, TrainingTask, from_json
+from sagesmith.store.client import ObjectClient, ServerAway
+
+__all__ = ["AGENT", "JOURNAL", "NODE", "SPEC", "ObjectsFactory", "main", "run", "wait_warm"]
+
+SPEC: Final = "spec.json"
+NODE: Final = "node.json"
+AGENT: Final = "agent.json"
+JOURNAL: Final = "journal"
+
+_ALONE_S: Final = 600.0
+_LOOK_S: Final = 10.0
+_SIGNAL_GRACE_S: Final = 5.0
+
+ObjectsFactory = Callable[[InstanceSpec], Objects]
+
+
+def main(folder: Path, control: int = -1, modules: Sequence[str] = ()) -> None:
+    """Be the agent of *folder*, on the main thread; never returns.
+
+    With a socket *control*, first wait with a warm process that has imported *modules* until a job comes.
+    """
+    code = 1
+    try:
+        code = asyncio.run(_main(folder, control, modules))
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)  # threads that wait for a peer must not hold the process
+
+
+async def _main(folder: Path, control: int, modules: Sequence[str]) -> int:
+    warm = None
+    if control >= 0:
+        found = await wait_warm(folder, control, modules)
+        if found is None:
+            return 0
+        folder, warm = found
+    await run(folder, warm=warm)
+    return 0
+
+
+async def wait_warm(folder: Path, control: int, modules: Sequence[str]) -> tuple[Path, WarmProcess] | None:
+    """Wait in *folder* with a warm process; return where the job is, or None if the server went away first.
+
+    The server sends the folder's new path as a line; end of file means that nobody will.
+    """
+    node = Node.from_json(json.loads((folder / NODE).read_bytes()))
+    plan = ContainerPlan(folder.name, folder, (), read_only=("input/data",))
+    (folder / "ml" / "input" / "data").mkdir(parents=True)
+    warm = await ProcessRuntime(node.sandbox).prepare(plan, modules)
+    reader, writer = await asyncio.open_unix_connection(sock=_socket(control))
+    ready = asyncio.create_task(warm.wait_ready())
+    ready.add_done_callback(
+        lambda task: None if task.cancelled() or not task.result() else writer.write(b"ready\n")
+    )
+    line = await reader.readline()
+    writer.close()
+    if not line.endswith(b"\n"):
+        await warm.discard()
+        return None
+    return Path(os.fsdecode(line[:-1])), warm
+
+
+async def run(
+    folder: Path, *, warm: WarmProcess | None = None, objects: ObjectsFactory | None = None
+) -> None:
+    """Do what ``spec.json`` of *folder* says, to the end."""
+    _identify(folder)
+    adopt_orphans()
+    spec = from_json(InstanceSpec, json.loads((folder / SPEC).read_bytes()))
+    node = Node.from_json(json.loads((folder / NODE).read_bytes()))
+    link = Link(spec, folder / JOURNAL)
+    make_objects = objects or _object_client
+    host = Host(spec, folder, node, link, ProcessRuntime(node.sandbox), make_objects(spec), warm)
+    work = Training(host, spec.task) if isinstance(spec.task, TrainingTask) else Serving(host, spec.task)
+    loop = asyncio.get_running_loop()
+    doing = asyncio.create_task(work.run())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, doing.cancel)
+    link.open()
+    obeying = asyncio.create_task(_obey(link, work))
+    watching = asyncio.create_task(_watch_home(folder, link, doing))
+    try:
+        finished = await _outcome(doing)
+        link.send(finished)
+        await link.drain(_ALONE_S)
+    except asyncio.CancelledError:  # told to end by a signal: whoever sent it needs no message
+        if host.container is not None:
+            with contextlib.suppress(ContainerError):
+                await host.container.stop(_SIGNAL_GRACE_S)
+    finally:
+        for task in (obeying, watching):
+            task.cancel()
+        await link.close()
+
+
+async def _outcome(doing: asyncio.Task[Finished]) -> Finished:
+    """Wait for the work; a fault of it becomes its last message."""
+    try:
+        return await doing
+    except DataError as error:
+        return Finished(error=str(error), client_error=True)
+    except ContainerError as error:
+        return Finished(error=str(error), client_error=error.client_error)
+    except AwsError as error:
+        return Finished(error=f"{error.message} ({error.code})", client_error=error.status < 500)
+    except ServerAway as error:
+        return Finished(error=f"S3 could not be reached: {error}")
+    except Exception as error:
+        traceback.print_exc()
+        return Finished(error=f"{type(error).__name__}: {error}")
+
+
+async def _obey(link: Link, work: Training | Serving) -> None:
+    while True:
+        work.obey(await link.commands.get())
+
+
+async def _watch_home(folder: Path, link: Link, doing: asyncio.Task[Any]) -> None:
+    """End the work if its folder is gone, or an endpoint that no server has asked about for long."""
+    while True:
+        await asyncio.sleep(_LOOK_S)
+        serving = '"kind":"serving"' in (folder / SPEC).read_text() if (folder / SPEC).exists() else None
+        if serving is None or (serving and time.monotonic() - link.last_contact > _ALONE_S):
+            doing.cancel()
+
+
+def _identify(folder: Path) -> None:
+    me = os.getpid()
+    identity = {"pid": me, "start_time": start_time(me), "boot_id": boot_id()}
+    new = folder / f"{AGENT}.new"
+    new.write_text(json.dumps(identity))
+    new.rename(folder / AGENT)
+
+
+def _socket(descriptor: int) -> socket.socket:
+    return socket.socket(fileno=descriptor)
+
+
+def _object_client(spec: InstanceSpec) -> Objects:
+    return ObjectClient(spec.server, spec.role, spec.region)
