@@ -15,11 +15,12 @@ import pytest
 
 from sagesmith import authority as module
 from sagesmith.authority import Authority
+from sagesmith.config import Home
 
 
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path / "authority")
+    return Authority(Home(tmp_path))
 
 
 def shake_hands(server: ssl.SSLContext, client: ssl.SSLContext, host: str) -> str:
@@ -84,14 +85,14 @@ def test_the_bundle_holds_the_worlds_roots_too(authority: Authority) -> None:
 def test_what_is_there_is_kept(authority: Authority) -> None:
     authority.prepare()
     before = {path.name: path.read_bytes() for path in authority.folder.iterdir()}
-    Authority(authority.folder).prepare()
+    Authority(Home(authority.folder.parent)).prepare()
     assert {path.name: path.read_bytes() for path in authority.folder.iterdir()} == before
 
 
 def test_a_new_name_gets_a_new_server_certificate_under_the_old_root(authority: Authority) -> None:
     authority.prepare()
     root = authority.certificate.read_bytes()
-    server = authority.server_context(["ml.example.org"])
+    server = authority.server_context("ml.example.org")
     assert shake_hands(server, authority.client_context(), "ml.example.org")
     assert authority.certificate.read_bytes() == root
 
@@ -121,7 +122,8 @@ def test_using_what_is_there_does_not_import_cryptography(authority: Authority) 
     authority.prepare()
     code = (
         "import sys; from pathlib import Path; from sagesmith.authority import Authority;"
-        f"Authority(Path({str(authority.folder)!r})).server_context(); print('cryptography' in sys.modules)"
+        "from sagesmith.config import Home;"
+        f"Authority(Home(Path({str(authority.folder.parent)!r}))).server_context(); print('cryptography' in sys.modules)"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "False"

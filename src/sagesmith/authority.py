@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric import ec
 
+from sagesmith.config import Home
+
 __all__ = ["Authority"]
 
 AUTHORITY_DAYS: Final = 3650
@@ -42,10 +44,10 @@ _ANY_ADDRESS: Final = frozenset(("0.0.0.0", "::"))  # noqa: S104 - compared with
 
 
 class Authority:
-    """The authority in *folder*. Thread-safe, and safe against another process that starts at the same time."""
+    """The authority of a home. Thread-safe, and safe against another process that starts at the same time."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, home: Home) -> None:
+        self.folder = home.authority
         self._lock = threading.Lock()
         self._leaves: dict[str, ssl.SSLContext] = {}
 
@@ -71,7 +73,7 @@ class Authority:
     def _server_names(self) -> Path:
         return self.folder / "server.names"
 
-    def prepare(self, extra_names: Sequence[str] = ()) -> None:
+    def prepare(self, *extra_names: str) -> None:
         """Make what is missing or near its end: root, bundle, and the server's certificate.
 
         Args:
@@ -89,9 +91,9 @@ class Authority:
                 _write(self._server, self._issue(names), 0o600)
                 _write(self._server_names, "\n".join(names), 0o644)
 
-    def server_context(self, extra_names: Sequence[str] = ()) -> ssl.SSLContext:
+    def server_context(self, *extra_names: str) -> ssl.SSLContext:
         """Return the TLS settings of the server, with its certificate. Makes what is missing."""
-        self.prepare(extra_names)
+        self.prepare(*extra_names)
         return _server_context(self._server)
 
     def leaf_context(self, host: str) -> ssl.SSLContext:

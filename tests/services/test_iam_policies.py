@@ -17,6 +17,10 @@ from sagesmith.services.iam._patterns import compile_glob
 JOB = "arn:aws:sagemaker:us-east-1:123456789012:training-job/j1"
 
 
+def nothing(key: str) -> None:
+    return None
+
+
 def document(*statements: dict[str, Any], version: str = "2012-10-17") -> str:
     return json.dumps({"Version": version, "Statement": list(statements)})
 
@@ -171,9 +175,9 @@ def test_session_policies_and_boundaries_only_take_away() -> None:
         (Grants(identity, sessions=limits), "session policy"),
         (Grants(identity, boundary=limits), "permissions boundary"),
     ):
-        assert grants.decide("s3:GetObject", JOB, {}.get).decision is Decision.ALLOWED
-        assert grants.decide("iam:CreateUser", JOB, {}.get).decision is Decision.IMPLICIT_DENY
-        refused = grants.decide("s3:PutObject", JOB, {}.get)
+        assert grants.decide("s3:GetObject", JOB, nothing).decision is Decision.ALLOWED
+        assert grants.decide("iam:CreateUser", JOB, nothing).decision is Decision.IMPLICIT_DENY
+        refused = grants.decide("s3:PutObject", JOB, nothing)
         assert (refused.decision, refused.because) == (Decision.IMPLICIT_DENY, word)
 
 
@@ -184,7 +188,7 @@ def test_a_resource_policy_gives_and_takes() -> None:
 
     def by(*statements: dict[str, Any]) -> Decision:
         resource = PolicySet([parse_policy(document(*statements), "resource")])
-        return grants.decide("s3:GetObject", key, {}.get, resource).decision
+        return grants.decide("s3:GetObject", key, nothing, resource).decision
 
     assert by(allow("s3:GetObject", key, Principal={"AWS": ada})) is Decision.ALLOWED
     assert by(allow("s3:GetObject", key, Principal="*")) is Decision.ALLOWED
