@@ -340,7 +340,10 @@ class Api:
                 "%s:%s failed (request %s)", call.service, call.operation, call.request_id, exc_info=error
             )
             known = _internal_failure(call.request_id)
-        return entry.protocol.fault(known, call.request_id)
+        answer = entry.protocol.fault(known, call.request_id)
+        if call.response_headers:  # a refusal may carry headers too: 304 names the ETag
+            answer.headers = [*answer.headers, *call.response_headers.items()]
+        return answer
 
     def _send(self, exchange: Exchange, answer: Answer) -> None:
         exchange.send(answer.status, answer.headers, answer.body)

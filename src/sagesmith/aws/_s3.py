@@ -88,7 +88,10 @@ class S3Protocol(RestXmlProtocol):
             return Answer(
                 200, [("Content-Type", self.body_type)], self.document("LocationConstraint", [escape(place)])
             )
-        return super().write(operation, result, request_id)
+        answer = super().write(operation, result, request_id)
+        if result and result.get("ContentRange"):  # which only a part of an object has
+            answer.status = 206
+        return answer
 
     def fault(self, error: AwsError, request_id: str) -> Answer:
         """Return S3's own error element, with *error*'s members in it."""
