@@ -28,7 +28,9 @@ app = typer.Typer(
 
 HomeOption = Annotated[
     Path | None,
-    typer.Option("--home", help="The home folder. Default: $SAGESMITH_HOME, else ~/.sagesmith.", show_default=False),
+    typer.Option(
+        "--home", help="The home folder. Default: $SAGESMITH_HOME, else ~/.sagesmith.", show_default=False
+    ),
 ]
 
 
@@ -148,7 +150,11 @@ def env(home: HomeOption = None) -> None:
 
 
 @app.command(
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
+    context_settings={
+        "allow_extra_args": True,
+        "ignore_unknown_options": True,
+        "allow_interspersed_args": False,
+    }
 )
 def run(context: typer.Context, home: HomeOption = None) -> None:
     """Run a command so that every AWS call of it lands here: sagesmith run -- python train.py"""

@@ -51,7 +51,17 @@ def _sandbox(home: Home, settings: Settings) -> Finding:
             "Install the package `bubblewrap` to isolate them.",
         )
     probe = subprocess.run(
-        [bwrap, "--ro-bind", "/", "/", "--unshare-user-try", "--unshare-pid", "--unshare-net", "--", "/bin/true"],
+        [
+            bwrap,
+            "--ro-bind",
+            "/",
+            "/",
+            "--unshare-user-try",
+            "--unshare-pid",
+            "--unshare-net",
+            "--",
+            "/bin/true",
+        ],
         capture_output=True,
         text=True,
         check=False,
@@ -137,5 +147,3 @@ def _server(home: Home, settings: Settings) -> Finding:
     if found is None:
         return Finding("Server", "note", "not running; start it with `sagesmith up`.")
     return Finding("Server", "ok", f"{found.url}, pid {found.pid}")
-
-

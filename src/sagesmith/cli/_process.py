@@ -8,7 +8,6 @@ its file behind.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import signal
@@ -21,8 +20,9 @@ from pathlib import Path
 from typing import IO
 
 from sagesmith.config import Home
+from sagesmith.locks import is_locked
 
-__all__ = ["NotRunning", "Running", "hold_lock", "running", "start_aside", "stop", "the_running"]
+__all__ = ["NotRunning", "Running", "follow", "running", "start_aside", "stop", "the_running"]
 
 
 class NotRunning(RuntimeError):
@@ -42,25 +42,9 @@ class Running:
     token: str
 
 
-@contextlib.contextmanager
-def hold_lock(home: Home) -> Iterator[None]:
-    """Hold the home's lock for the life of a server.
-
-    Raises:
-        NotRunning: another server holds it.
-    """
-    home.runtime.mkdir(parents=True, exist_ok=True)
-    with (home.runtime / "lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise NotRunning(f"Another Sagesmith server already uses the home folder {home.path}.") from None
-        yield
-
-
 def running(home: Home) -> Running | None:
     """Return the server that runs for *home*, or None."""
-    if not _locked(home):
+    if not is_locked(home):
         return None
     try:
         data = json.loads(home.server_file.read_text("utf-8"))
@@ -129,7 +113,7 @@ def stop(server: Running, home: Home, *, timeout_s: float = 180.0) -> bool:
         os.kill(server.pid, signal.SIGTERM)
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        if not _locked(home):
+        if not is_locked(home):
             return True
         time.sleep(0.02)
     return False
@@ -149,19 +133,6 @@ def follow(path: Path, lines: int, *, endless: bool) -> Iterator[str]:
 
 def _last_lines(file: IO[str], lines: int) -> list[str]:
     return [line.rstrip("\n") for line in file.readlines()[-lines:]] if lines else []
-
-
-def _locked(home: Home) -> bool:
-    try:
-        file = (home.runtime / "lock").open("r")
-    except FileNotFoundError:
-        return False
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        return False
 
 
 def _tail(log: Path, start: int) -> str:

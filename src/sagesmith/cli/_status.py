@@ -31,14 +31,17 @@ def fetch(server: Running, home: Home) -> dict[str, Any]:
         with opener.open(request, timeout=10) as answer:
             data: dict[str, Any] = json.load(answer)
     except OSError as error:
-        raise NotRunning(f"The server at {server.url} does not answer ({error}); see `sagesmith logs`.") from error
+        raise NotRunning(
+            f"The server at {server.url} does not answer ({error}); see `sagesmith logs`."
+        ) from error
     return data
 
 
 def render(data: Mapping[str, Any]) -> str:
     """Return the status as text."""
     lines = [
-        f"Sagesmith {data['version']} at {data['url']}" + (f" and {data['http_url']}" if data["http_url"] else ""),
+        f"Sagesmith {data['version']} at {data['url']}"
+        + (f" and {data['http_url']}" if data["http_url"] else ""),
         f"home {data['home']}, pid {data['pid']}, up {_span(data['uptime_s'])}, "
         f"memory {data['memory_bytes'] / 2**20:.0f} MiB",
         f"account {data['account_id']}, region {data['region']}, sandbox {data['sandbox']}",

@@ -183,6 +183,17 @@ class ObjectStore:
             )
         return None if row is None else from_row(row)
 
+    def has(self, bucket: str, key: str) -> bool:
+        """Whether there is an object of that key or, if *key* is empty or ends with a slash, any below it."""
+        with self._database.read() as connection:
+            if key and not key.endswith("/"):
+                found = connection.row(
+                    "select 1 from objects where bucket = :bucket and key = :key", {"bucket": bucket, "key": key}
+                )
+                return found is not None
+            page = list_page(connection, bucket, prefix=key, delimiter="", after="", limit=1)
+        return bool(page.rows)
+
     def content(self, info: ObjectInfo) -> Content | None:
         """Return the version's content, None if that version is gone. A path is good for some seconds."""
         if not info.inline:

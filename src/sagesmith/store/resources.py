@@ -289,6 +289,14 @@ class Resources:
             rows = connection.rows(sql, {"kind": kind, **wanted})
         return [_resource(row) for row in rows]
 
+    def count_by_status(self, kind: str) -> dict[str, int]:
+        """Return how many resources of *kind*, in all regions, have each status."""
+        with self._database.read() as connection:
+            rows = connection.rows(
+                "select status, count(*) from resources where kind = :kind group by status", {"kind": kind}
+            )
+        return {status: int(count) for status, count in rows}
+
     # ---- claims ----
 
     def claim(self, resource: Resource, owner: str, lease_s: float) -> Resource | None:

@@ -1,0 +1,308 @@
+"""The composition root: makes every part of a server, hands each what it needs, starts and ends them in order.
+
+This is the only module that may import everything. It holds no behaviour of its own beyond order: what must
+stand before what, and what must end before what. Start: database, identities, fleet (instances of an earlier
+server may speak again), HTTP (their messages and clients' requests can arrive), drivers (take up unfinished
+work), sweep (end what no driver wants). End: the same backwards.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hmac
+import json
+import logging
+import os
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sagesmith import __version__, images
+from sagesmith.authority import Authority
+from sagesmith.aws import Api, HttpRequest, HttpResponse, HttpServer
+from sagesmith.config import Home, Settings, SettingsError
+from sagesmith.fleet.local import LocalFleet
+from sagesmith.hosting import Endpoints
+from sagesmith.hosting.gateway import Gateway
+from sagesmith.instance.spec import ServerAddress
+from sagesmith.jobs import TrainingJobs
+from sagesmith.locks import HomeInUse, hold_lock
+from sagesmith.services import cloudwatch, iam, logs, s3, sagemaker, sagemaker_runtime, sts
+from sagesmith.store.database import Database, DatabaseError
+from sagesmith.store.identities import Identities
+from sagesmith.store.logs import Logs
+from sagesmith.store.metrics import Metrics
+from sagesmith.store.objects import ObjectStore
+from sagesmith.store.resources import Resources
+
+__all__ = ["coverage", "main"]
+
+log = logging.getLogger("sagesmith.server")
+
+
+@dataclass(slots=True)
+class Parts:
+    """Everything that the services stand on."""
+
+    settings: Settings
+    resources: Resources
+    logs: Logs
+    metrics: Metrics
+    identities: Identities
+    objects: ObjectStore
+    fleet: LocalFleet
+    gateway: Gateway
+    jobs: TrainingJobs
+    endpoints: Endpoints
+    authorizer: iam.IamAuthorizer
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a server until it is told to end (SIGTERM, SIGINT); return the exit code."""
+    home, settings = _options(arguments)
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+    )
+    os.umask(0o077)
+    home.path.mkdir(parents=True, exist_ok=True)
+    import uvloop
+
+    try:
+        with hold_lock(home):
+            uvloop.run(_serve(home, settings))
+    except (HomeInUse, DatabaseError, SettingsError) as fault:
+        print(f"sagesmith: {fault}", file=sys.stderr)
+        return 1
+    except OSError as fault:
+        print(f"sagesmith: {fault}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def coverage() -> dict[str, dict[str, str]]:
+    """Return, per service and operation, `real`, `record-only` or `missing`. Needs no running server."""
+    nothing: Any = _Nothing()
+    names = Parts.__slots__  # type: ignore[attr-defined]
+    parts = Parts(**dict.fromkeys(names, nothing))
+    api = Api(
+        _handlers(parts), keys=nothing, authorize=nothing, account_id="0" * 12, default_region="us-east-1"
+    )
+    return api.coverage()
+
+
+class _Nothing:
+    """Stands in for parts where only the handlers' marks are read."""
+
+    def __getattr__(self, name: str) -> _Nothing:
+        return self
+
+    def __call__(self, *_: object, **__: object) -> _Nothing:
+        return self
+
+
+def _handlers(parts: Parts) -> list[object]:
+    return [
+        *sagemaker.handlers(
+            resources=parts.resources,
+            notify_job=parts.jobs.notify,
+            notify_endpoint=parts.endpoints.notify,
+            check_instance_type=parts.fleet.shape,
+            has_object=parts.objects.has,
+            default_role_arn=f"arn:aws:iam::{parts.settings.account_id}:role/{parts.settings.default_role}",
+            resolve=images.resolve,
+        ),
+        sagemaker_runtime.Runtime(parts.gateway),
+        *s3.handlers(parts.objects),
+        *(iam.handlers(parts.identities) if hasattr(iam, "handlers") else []),
+        *(sts.handlers(parts.identities) if hasattr(sts, "handlers") else [sts.Tokens(parts.identities, parts.authorizer)]),
+        *logs.handlers(parts.logs, parts.resources),
+        *(cloudwatch.handlers(parts.metrics) if hasattr(cloudwatch, "handlers") else []),
+    ]
+
+
+async def _serve(home: Home, settings: Settings) -> None:
+    began = time.time()
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    async with AsyncExitStack() as stack:
+        authority = Authority(home)
+        context = await asyncio.to_thread(authority.server_context, settings.host)
+        parts = await _make_parts(home, settings, stack)
+        state: dict[str, Any] = {
+            "url": "",
+            "http_url": "",
+            "pid": os.getpid(),
+            "region": settings.region,
+            "account_id": settings.account_id,
+            "started": began,
+            "token": secrets.token_urlsafe(24),
+        }
+        status = _StatusRoute(home, parts, state)
+        api = Api(
+            _handlers(parts),
+            keys=iam.IdentityKeys(parts.identities),
+            authorize=parts.authorizer,
+            account_id=settings.account_id,
+            max_skew_s=settings.max_skew_s,
+            default_region=settings.region,
+        )
+        http = HttpServer(
+            api,
+            raw_routes={
+                "/_sagesmith/instances/": _instances_route(parts.fleet),
+                "/_sagesmith/status": status,
+            },
+            fast_routes=[sagemaker_runtime.InvokeRoute(parts.gateway, parts.authorizer.authorize_resource)],
+        )
+        port = await http.start(settings.host, settings.port, context)
+        stack.push_async_callback(http.close)
+        name = "127.0.0.1" if settings.host in ("0.0.0.0", "") else settings.host  # noqa: S104 - compared, not bound
+        state["url"] = f"https://{f'[{name}]' if ':' in name else name}:{port}"
+        if settings.http_port:
+            await http.start("127.0.0.1", settings.http_port)
+            state["http_url"] = f"http://127.0.0.1:{settings.http_port}"
+        _write_private(home.server_file, state)
+        stack.callback(home.server_file.unlink, missing_ok=True)
+
+        ending = False
+        stack.push_async_callback(lambda: parts.fleet.close(end_instances=ending))
+        await parts.endpoints.start()
+        stack.push_async_callback(parts.endpoints.close)
+        await parts.jobs.start()
+        stack.push_async_callback(parts.jobs.close)
+        await parts.fleet.sweep([*parts.jobs.instances(), *parts.endpoints.instances()])
+        log.info("Sagesmith %s answers at %s (home %s)", __version__, state["url"], home.path)
+        if not parts.fleet.sandboxed:
+            log.warning("Containers run as plain processes: %s", parts.fleet.sandbox_reason)
+        await stopped.wait()
+        ending = True
+        log.info("Ending: instances first, then the server")
+    log.info("Ended")
+
+
+async def _make_parts(home: Home, settings: Settings, stack: AsyncExitStack) -> Parts:
+    database = Database(settings.database_url or f"sqlite:///{home.database}")
+    stack.callback(database.close)
+    await asyncio.to_thread(database.migrate)
+    identities = Identities(database, settings.account_id, default_role=settings.default_role)
+    key = await asyncio.to_thread(identities.ensure_administrator)
+    _write_private(
+        home.credentials,
+        {"AccessKeyId": key.access_key_id, "SecretAccessKey": key.secret_access_key},
+    )
+    resources, log_store, metrics = Resources(database), Logs(database), Metrics(database)
+    objects = ObjectStore(database, home.objects)
+    fleet = LocalFleet(home, settings, warm_modules=images.WARM_MODULES)
+    await fleet.open()
+
+    def server() -> ServerAddress:
+        state = json.loads(home.server_file.read_text("utf-8"))
+        return ServerAddress(
+            url=state["url"], ca_file=str(home.authority / "ca.pem"), server_file=str(home.server_file)
+        )
+
+    common: dict[str, Any] = {
+        "resources": resources,
+        "fleet": fleet,
+        "logs": log_store,
+        "metrics": metrics,
+        "identities": identities,
+        "server": server,
+        "account_id": settings.account_id,
+        "resolve": images.resolve,
+    }
+    gateway = Gateway(settings.account_id, sink=lambda data: endpoints.record_metrics(data))  # noqa: PLW0108 - made next
+    endpoints = Endpoints(gateway=gateway, **common)
+    jobs = TrainingJobs(**common)
+    return Parts(
+        settings=settings,
+        resources=resources,
+        logs=log_store,
+        metrics=metrics,
+        identities=identities,
+        objects=objects,
+        fleet=fleet,
+        gateway=gateway,
+        jobs=jobs,
+        endpoints=endpoints,
+        authorizer=iam.IamAuthorizer(identities, settings.account_id, settings.strict_iam),
+    )
+
+
+def _instances_route(fleet: LocalFleet) -> Any:
+    async def answer(request: HttpRequest) -> HttpResponse:
+        status, headers, body = await fleet.raw_handler(request)
+        return HttpResponse(status, headers, body)
+
+    return answer
+
+
+class _StatusRoute:
+    """``/_sagesmith/status``: what `sagesmith status` shows. Opened by the token in server.json."""
+
+    def __init__(self, home: Home, parts: Parts, state: Mapping[str, Any]) -> None:
+        self._home = home
+        self._parts = parts
+        self._state = state
+
+    async def __call__(self, request: HttpRequest) -> HttpResponse:
+        given = request.headers.get("authorization", "")
+        if not hmac.compare_digest(given.encode(), f"Bearer {self._state['token']}".encode()):
+            return HttpResponse(
+                403, {"content-type": "text/plain"}, b"The token of run/server.json opens this."
+            )
+        body = json.dumps(await asyncio.to_thread(self._status)).encode()
+        return HttpResponse(200, {"content-type": "application/json"}, body)
+
+    def _status(self) -> dict[str, Any]:
+        import psutil
+
+        kinds = {"training jobs": "training-job", "endpoints": "endpoint"}
+        public = {name: value for name, value in self._state.items() if name != "token"}
+        return {
+            **public,
+            "version": __version__,
+            "uptime_s": time.time() - self._state["started"],
+            "memory_bytes": psutil.Process().memory_info().rss,
+            "sandbox": "bubblewrap" if self._parts.fleet.sandboxed else "none",
+            "resources": {
+                name: self._parts.resources.count_by_status(kind)
+                for name, kind in kinds.items()
+            },
+            "fleet": self._parts.fleet.status(),
+        }
+
+
+def _write_private(path: Path, content: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_suffix(".new")
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(descriptor, "w", encoding="utf-8") as file:
+        json.dump(content, file, indent=2)
+    aside.replace(path)
+
+
+def _options(arguments: Sequence[str] | None) -> tuple[Home, Settings]:
+    parser = argparse.ArgumentParser(prog="python -m sagesmith.server")
+    parser.add_argument("--home", type=Path)
+    parser.add_argument("--port")
+    parser.add_argument("--http-port")
+    parser.add_argument("--host")
+    parser.add_argument("--account-id")
+    parser.add_argument("--database-url")
+    given = vars(parser.parse_args(arguments))
+    home = Home.locate(given.pop("home"))
+    return home, Settings.load(home, os.environ, **given)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
