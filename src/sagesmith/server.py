@@ -220,7 +220,9 @@ async def _make_parts(home: Home, settings: Settings, stack: AsyncExitStack) -> 
         "account_id": settings.account_id,
         "resolve": images.resolve,
     }
-    gateway = Gateway(settings.account_id, sink=lambda data: endpoints.record_metrics(data))  # noqa: PLW0108 - made next
+    gateway = Gateway(settings.account_id, sink=metrics.put)
+    gateway.start()
+    stack.push_async_callback(gateway.close)
     endpoints = Endpoints(gateway=gateway, **common)
     jobs = TrainingJobs(**common)
     return Parts(

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from sagesmith.errors import AwsError
 from sagesmith.hosting._gateway_metrics import Histogram
 from sagesmith.hosting.gateway import Answer, Gateway, request_head
+from sagesmith.store.metrics import Datum
 from sagesmith_toolkit.frames import GOING, REQUEST, RESPONSE
 
 REGION, NAME = "us-east-1", "churn"
@@ -64,13 +64,13 @@ class Model:
 
 class Sink:
     def __init__(self) -> None:
-        self.data: list[tuple[str, str, Mapping[str, Any]]] = []
+        self.data: list[tuple[str, str, Datum]] = []
 
-    def __call__(self, region: str, namespace: str, data: Sequence[Mapping[str, Any]]) -> None:
+    def __call__(self, namespace: str, data: Iterable[Datum], *, region: str) -> None:
         self.data += [(region, namespace, datum) for datum in data]
 
-    def named(self, name: str) -> Mapping[str, Any]:
-        (datum,) = [datum for _, _, datum in self.data if datum["MetricName"] == name]
+    def named(self, name: str) -> Datum:
+        (datum,) = [datum for _, _, datum in self.data if datum.name == name]
         return datum
 
 
@@ -373,29 +373,36 @@ async def test_metrics_say_what_happened(gateway: Gateway, models: list[Model], 
     await gateway.close()
     assert {(region, namespace) for region, namespace, _ in sink.data} == {(REGION, "AWS/SageMaker")}
     invocations = sink.named("Invocations")
-    assert invocations["Dimensions"] == [
-        {"Name": "EndpointName", "Value": NAME},
-        {"Name": "VariantName", "Value": "AllTraffic"},
-    ]
-    assert invocations["Timestamp"] == 1000.0
-    shape = {name: (sink.named(name)["Values"], sink.named(name)["Counts"]) for name in (
-        "Invocations", "InvocationsPerInstance", "Invocation4XXErrors", "Invocation5XXErrors", "InvocationModelErrors",
-    )}  # fmt: skip
+    assert invocations.dimensions == {"EndpointName": NAME, "VariantName": "AllTraffic"}
+    assert invocations.timestamp == 1000.0
+    shape = {
+        datum.name: dict(zip(datum.values, datum.counts, strict=True))
+        for _, _, datum in sink.data
+        if datum.unit == "None"
+    }
     assert shape == {
-        "Invocations": ([1.0], [4.0]),
-        "InvocationsPerInstance": ([1.0], [4.0]),
-        "Invocation4XXErrors": ([0.0, 1.0], [3.0, 1.0]),
-        "Invocation5XXErrors": ([0.0, 1.0], [3.0, 1.0]),
-        "InvocationModelErrors": ([0.0, 1.0], [2.0, 2.0]),
+        "Invocations": {1.0: 4},
+        "InvocationsPerInstance": {1.0: 4},
+        "Invocation4XXErrors": {0.0: 3, 1.0: 1},
+        "Invocation5XXErrors": {0.0: 3, 1.0: 1},
+        "InvocationModelErrors": {0.0: 2, 1.0: 2},
     }
     for name in ("ModelLatency", "OverheadLatency"):
-        datum = sink.named(name)
-        assert datum["Unit"] == "Microseconds"
-        assert sum(datum["Counts"]) == 4
+        assert sink.named(name).unit == "Microseconds"
+        assert sum(sink.named(name).counts) == 4
+
+
+async def test_what_got_no_answer_has_no_latency(gateway: Gateway, models: list[Model], sink: Sink) -> None:
+    models[0].echo = False
+    deploy(gateway, models[0])
+    await refusal(gateway)
+    await gateway.close()
+    assert sink.named("InvocationModelErrors").values == (1.0,)
+    assert "ModelLatency" not in {datum.name for _, _, datum in sink.data}
 
 
 async def test_a_sink_that_fails_stops_nothing(models: list[Model], caplog: pytest.LogCaptureFixture) -> None:
-    def broken(region: str, namespace: str, data: Sequence[Mapping[str, Any]]) -> None:
+    def broken(namespace: str, data: Iterable[Datum], *, region: str) -> None:
         raise OSError("disk full")
 
     gateway = Gateway("123456789012", sink=broken)

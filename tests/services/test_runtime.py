@@ -81,7 +81,7 @@ def authorize(caller: Caller, action: str, resource: str) -> None:
 async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
     server = ModelServer(Echo())
     await server.listen(str(tmp_path / "m.sock"))
-    gateway = Gateway("123456789012", sink=lambda region, namespace, data: None)
+    gateway = Gateway("123456789012", sink=lambda namespace, data, *, region: None)
     gateway.set_endpoint("us-east-1", "churn", {"AllTraffic": 1.0})
     gateway.add_instance("us-east-1", "churn", "AllTraffic", "i-1", f"unix:{tmp_path}/m.sock")
     yield gateway

@@ -1,21 +1,21 @@
 """What the gateway counts for each production variant, in the form in which CloudWatch takes it.
 
 One number per request would be too much to keep and to store. Latencies go into a histogram of logarithmic
-buckets (at most 3 % wide on either side), which CloudWatch's `Values` and `Counts` carry, so that percentiles
-stay computable; everything else is a counter.
+buckets (at most 3 % wide on either side), whose values and counts CloudWatch takes, so that percentiles stay
+computable; everything else is a counter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+
+from sagesmith.store.metrics import Datum
 
 __all__ = ["Histogram", "VariantCounters"]
 
 _MANTISSA_BITS = 5
 _FINE = 1 << (_MANTISSA_BITS - 1)
 _BUCKETS = _FINE * 32
-_MOST_VALUES = 150  # PutMetricData takes no more distinct values in one datum
 
 
 class Histogram:
@@ -59,45 +59,32 @@ class VariantCounters:
         self.model_latency = Histogram()
         self.overhead = Histogram()
 
-    def data(self, endpoint: str, variant: str, instances: int, time: float) -> list[dict[str, Any]]:
+    def data(self, endpoint: str, variant: str, instances: int, time: float) -> list[Datum]:
         """Return the metric data of namespace ``AWS/SageMaker``; empty if nothing was invoked.
 
         AWS sends one value for each invocation (1 or 0 for errors, 1/instances for the share of an instance);
-        `Values` with `Counts` say the same. `failures` are invocations that got no answer at all.
+        values with counts say the same. `failures` are invocations that got no answer at all.
         """
         total = self.invocations
         if not total:
             return []
-        bad = self.client_errors + self.server_errors + self.failures
-        dimensions = [
-            {"Name": "EndpointName", "Value": endpoint},
-            {"Name": "VariantName", "Value": variant},
-        ]
+        dimensions = {"EndpointName": endpoint, "VariantName": variant}
 
-        def datum(name: str, unit: str, values: list[tuple[float, int]]) -> dict[str, Any]:
-            return {
-                "MetricName": name,
-                "Dimensions": dimensions,
-                "Timestamp": time,
-                "Unit": unit,
-                "Values": [value for value, _ in values],
-                "Counts": [float(count) for _, count in values],
-            }
+        def datum(name: str, unit: str, pairs: Iterable[tuple[float, int]]) -> Datum:
+            values, counts = zip(*(pair for pair in pairs if pair[1]), strict=True)
+            return Datum(name, dimensions, time, unit=unit, values=values, counts=counts)
 
-        def share(count: int) -> list[tuple[float, int]]:
-            return [pair for pair in ((0.0, total - count), (1.0, count)) if pair[1]]
+        def errors(name: str, count: int) -> Datum:
+            return datum(name, "None", ((0.0, total - count), (1.0, count)))
 
         data = [
             datum("Invocations", "None", [(1.0, total)]),
             datum("InvocationsPerInstance", "None", [(1.0 / max(1, instances), total)]),
-            datum("Invocation4XXErrors", "None", share(self.client_errors)),
-            datum("Invocation5XXErrors", "None", share(self.server_errors)),
-            datum("InvocationModelErrors", "None", share(bad)),
+            errors("Invocation4XXErrors", self.client_errors),
+            errors("Invocation5XXErrors", self.server_errors),
+            errors("InvocationModelErrors", self.client_errors + self.server_errors + self.failures),
         ]
-        for name, histogram in (("ModelLatency", self.model_latency), ("OverheadLatency", self.overhead)):
-            values = list(histogram.values())
-            data += [
-                datum(name, "Microseconds", values[at : at + _MOST_VALUES])
-                for at in range(0, len(values), _MOST_VALUES)
-            ]
+        if total > self.failures:
+            data.append(datum("ModelLatency", "Microseconds", self.model_latency.values()))
+            data.append(datum("OverheadLatency", "Microseconds", self.overhead.values()))
         return data

@@ -11,22 +11,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from time import monotonic
-from typing import Any, Final, TypeAlias
+from typing import Final, Protocol
 
 from sagesmith.clock import Clock, system_clock
 from sagesmith.errors import AwsError
 from sagesmith.hosting._gateway_link import Invocation, Link
 from sagesmith.hosting._gateway_table import Endpoint, Limits, Variant
+from sagesmith.store.metrics import Datum
 
 __all__ = ["Answer", "Endpoint", "Gateway", "Invocation", "MetricSink", "request_head"]
 
 log = logging.getLogger(__name__)
 
 NAMESPACE: Final = "AWS/SageMaker"
-MetricSink: TypeAlias = Callable[[str, str, Sequence[Mapping[str, Any]]], None]
-"""Called with (region, namespace, metric data as in PutMetricData) in a worker thread, one call at a time."""
+
+
+class MetricSink(Protocol):
+    """Where counters go: `store.Metrics.put`."""
+
+    def __call__(self, namespace: str, data: Iterable[Datum], *, region: str) -> None:
+        """Keep *data*. Called in a worker thread, one call at a time."""
+        ...
 
 
 def request_head(
@@ -88,7 +95,7 @@ class Gateway:
         self._sink = sink
         self._clock = clock
         self._flush_s = flush_s
-        self._unsunk: list[tuple[str, list[dict[str, Any]]]] = []
+        self._unsunk: list[tuple[str, list[Datum]]] = []
         self._sinking: asyncio.Future[None] | None = None
         self._timers: list[asyncio.Task[None]] = []
 
@@ -230,9 +237,9 @@ class Gateway:
             data = counters.data(variant.endpoint.name, variant.name, len(variant.links), self._clock())
             self._unsunk.append((variant.endpoint.region, data))
 
-    def _sink_all(self, batch: list[tuple[str, list[dict[str, Any]]]]) -> None:
+    def _sink_all(self, batch: list[tuple[str, list[Datum]]]) -> None:
         for region, data in batch:
-            self._sink(region, NAMESPACE, data)
+            self._sink(NAMESPACE, data, region=region)
 
     def _sunk(self, done: asyncio.Future[None]) -> None:
         self._sinking = None
