@@ -259,6 +259,23 @@ class Identities:
             if not rows.delete_entity(connection, "policy", arn.lower()):
                 raise _absent(f"Policy {arn} was not found.")
 
+    # The account
+
+    def alias(self) -> str:
+        """Return the account's alias, empty if it has none."""
+        with self._database.read() as connection:
+            document = rows.read_entity(connection, "account", "alias")
+        return "" if document is None else str(document["alias"])
+
+    def set_alias(self, alias: str) -> None:
+        """Set the account's alias; empty takes it away."""
+        with self._database.write() as connection:
+            connection.execute(
+                "insert into iam_entities (kind, key, document) values ('account', 'alias', :document)"
+                " on conflict (kind, key) do update set document = :document",
+                {"document": json.dumps({"alias": alias})},
+            )
+
     # Access keys
 
     def find_key(self, access_key_id: str) -> AccessKey | None:
