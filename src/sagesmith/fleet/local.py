@@ -16,11 +16,11 @@ import re
 import secrets
 import shutil
 import signal
-from collections.abc import Awaitable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Protocol
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from sagesmith.config import Home, Settings
 from sagesmith.containers import Sandbox
@@ -49,7 +49,7 @@ Answer = tuple[int, Mapping[str, str], bytes]
 
 
 class RawRequest(Protocol):
-    """A request to the fleet's private route. Names of `headers` are in lower case; `path` has the query."""
+    """A request to the fleet's private route. Names of `headers` are in lower case."""
 
     @property
     def method(self) -> str:
@@ -58,7 +58,12 @@ class RawRequest(Protocol):
 
     @property
     def path(self) -> str:
-        """Path and query."""
+        """The path, without the query."""
+        ...
+
+    @property
+    def query(self) -> str:
+        """The query, without the question mark."""
         ...
 
     @property
@@ -66,8 +71,9 @@ class RawRequest(Protocol):
         """The headers."""
         ...
 
-    def read(self) -> Awaitable[bytes]:
-        """Return the whole body."""
+    @property
+    def body(self) -> bytes:
+        """The whole body."""
         ...
 
 
@@ -246,8 +252,7 @@ class LocalFleet:
 
     async def raw_handler(self, request: RawRequest) -> Answer:
         """Answer an agent: POST .../messages, GET .../commands (a long poll)."""
-        url = urlsplit(request.path)
-        match = _PATH.fullmatch(url.path)
+        match = _PATH.fullmatch(request.path)
         instance = self._instances.get(match["id"]) if match else None
         if match is None or instance is None:
             return _answer(404, {"message": "there is no such instance"})
@@ -255,9 +260,9 @@ class LocalFleet:
         if not hmac.compare_digest(token.encode(), instance.spec.agent_token.encode()):
             return _answer(403, {"message": "that is not the token of this instance"})
         if (request.method, match["what"]) == ("POST", "messages"):
-            return await self._messages(instance, await request.read())
+            return await self._messages(instance, request.body)
         if (request.method, match["what"]) == ("GET", "commands"):
-            query = parse_qs(url.query)
+            query = parse_qs(request.query)
             return await self._commands(instance, int(query["after"][0]), float(query["wait"][0]))
         return _answer(405, {"message": "POST messages, GET commands"})
 
