@@ -120,10 +120,11 @@ def _handlers(parts: Parts) -> list[object]:
         ),
         sagemaker_runtime.Runtime(parts.gateway),
         *s3.handlers(parts.objects),
-        *(iam.handlers(parts.identities) if hasattr(iam, "handlers") else []),
-        *(sts.handlers(parts.identities) if hasattr(sts, "handlers") else [sts.Tokens(parts.identities, parts.authorizer)]),
+        *iam.handlers(parts.identities, parts.authorizer, strict=parts.settings.strict_iam),
+        *sts.handlers(parts.identities, parts.authorizer, strict=parts.settings.strict_iam),
         *logs.handlers(parts.logs, parts.resources),
-        *(cloudwatch.handlers(parts.metrics) if hasattr(cloudwatch, "handlers") else []),
+        cloudwatch.MetricStatistics(parts.metrics),
+        cloudwatch.MetricData(parts.metrics),
     ]
 
 
@@ -276,10 +277,7 @@ class _StatusRoute:
             "uptime_s": time.time() - self._state["started"],
             "memory_bytes": psutil.Process().memory_info().rss,
             "sandbox": "bubblewrap" if self._parts.fleet.sandboxed else "none",
-            "resources": {
-                name: self._parts.resources.count_by_status(kind)
-                for name, kind in kinds.items()
-            },
+            "resources": {name: self._parts.resources.count_by_status(kind) for name, kind in kinds.items()},
             "fleet": self._parts.fleet.status(),
         }
 
