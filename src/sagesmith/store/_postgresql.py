@@ -72,7 +72,7 @@ def _translated(error: psycopg.Error) -> Exception:
         return Retry(str(error))
     if isinstance(error, psycopg.OperationalError):
         return DatabaseError(f"PostgreSQL does not answer: {error}".strip())
-    return error
+    return DatabaseError(f"PostgreSQL refused: {error}".strip())
 
 
 class PostgresqlBackend:

@@ -78,9 +78,7 @@ def _translated(error: sqlite3.Error) -> Exception:
         return Duplicate(str(error))
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return Retry(str(error))
-    if isinstance(error, sqlite3.OperationalError):
-        return DatabaseError(f"SQLite refused: {error}.")
-    return error
+    return DatabaseError(f"SQLite refused: {error}.")
 
 
 class SqliteBackend:
