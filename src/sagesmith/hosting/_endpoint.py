@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, Protocol
 
 from sagesmith.clock import Clock
 from sagesmith.errors import AwsError
@@ -21,11 +21,10 @@ from sagesmith.images import Image
 from sagesmith.instance import spec
 from sagesmith.lifecycle import endpoint as lifecycle
 from sagesmith.lifecycle.records import endpoint_document, endpoint_run
+from sagesmith.store.logs import Logs
+from sagesmith.store.metrics import Datum, Metrics
 from sagesmith.store.resources import Change, Changed, Missing, Resource, Resources
-
-if TYPE_CHECKING:
-    from sagesmith.store.logs import Logs
-    from sagesmith.store.metrics import Metrics
+from sagesmith.store.threads import in_thread
 
 __all__ = ["EndpointWorker", "Identities", "Parts", "RoutingTable"]
 
@@ -145,7 +144,7 @@ class EndpointWorker:
     async def follow(self) -> None:
         """Read the row, and perform what it demands and has not been performed."""
         async with self._lock:
-            resource = await asyncio.to_thread(self._parts.resources.get, KIND, self._region, self._name)
+            resource = await in_thread(self._parts.resources.get, KIND, self._region, self._name)
             if resource is None or not self._is_mine(resource):
                 self._end()
             else:
@@ -155,7 +154,7 @@ class EndpointWorker:
         """Change the row by *event*, and perform what it then demands."""
         async with self._lock:
             try:
-                resource = await asyncio.to_thread(self._save, event)
+                resource = await in_thread(self._save, event)
             except Missing:
                 self._end()
                 return
@@ -173,9 +172,9 @@ class EndpointWorker:
                 return
         match message:
             case spec.Log(lines):
-                await asyncio.to_thread(self._write_lines, instance_id, lines)
+                await in_thread(self._write_lines, instance_id, lines)
             case spec.Utilization():
-                await asyncio.to_thread(self._write_utilization, instance_id, message)
+                await in_thread(self._write_utilization, instance_id, message)
             case spec.Ready(address, protocol):
                 await self.apply(lifecycle.Ready(instance_id, address, protocol))
             case spec.Unhealthy(reason):
@@ -311,7 +310,7 @@ class EndpointWorker:
 
     async def _credentials(self, instance_id: str, role_arn: str) -> spec.Credentials:
         issue = self._parts.identities.issue
-        key = await asyncio.to_thread(issue, role_arn, f"SageMaker-{self._name}"[:64], None)
+        key = await in_thread(issue, role_arn, f"SageMaker-{self._name}"[:64], None)
         await self.apply(lifecycle.KeyIssued(instance_id, key.access_key_id), follow=False)
         return spec.Credentials(
             key.access_key_id, key.secret_access_key, key.session_token or "", key.expires or 0.0
@@ -338,17 +337,17 @@ class EndpointWorker:
         self._variants.pop(instance_id, None)
         for owner, key_id in self.run.keys:
             if owner == instance_id:
-                await asyncio.to_thread(self._parts.identities.revoke, key_id)
+                await in_thread(self._parts.identities.revoke, key_id)
         await self.apply(lifecycle.InstanceReleased(instance_id))
 
     async def _remove(self) -> None:
         resources = self._parts.resources
         while True:
-            resource = await asyncio.to_thread(resources.get, KIND, self._region, self._name)
+            resource = await in_thread(resources.get, KIND, self._region, self._name)
             if resource is None or not self._is_mine(resource):
                 break
             try:
-                await asyncio.to_thread(resources.delete, resource)
+                await in_thread(resources.delete, resource)
                 break
             except Changed:
                 continue
@@ -373,31 +372,20 @@ class EndpointWorker:
         variant = self._variant_of(instance_id)
         if not variant:
             return
-        dimensions = [
-            {"Name": "EndpointName", "Value": self._name},
-            {"Name": "VariantName", "Value": variant},
-        ]
+        dimensions = {"EndpointName": self._name, "VariantName": variant}
         values = {
             "CPUUtilization": message.cpu,
             "MemoryUtilization": message.memory,
             "DiskUtilization": message.disk,
         }
-        data = [
-            {
-                "MetricName": name,
-                "Dimensions": dimensions,
-                "Timestamp": message.time,
-                "Value": value,
-                "Unit": "Percent",
-            }
-            for name, value in values.items()
-        ]
+        data = [Datum(name, dimensions, message.time, value, "Percent") for name, value in values.items()]
         self._parts.metrics.put("/aws/sagemaker/Endpoints", data, region=self._region)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(self._guard(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: work.close())  # it may have been cancelled before it began
         return task
 
     async def _guard(self, work: Coroutine[Any, Any, None]) -> None:

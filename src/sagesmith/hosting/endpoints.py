@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from sagesmith.clock import Clock, system_clock
 from sagesmith.fleet.api import Fleet
@@ -12,11 +12,9 @@ from sagesmith.images import Image, resolve
 from sagesmith.instance.spec import ServerAddress
 from sagesmith.lifecycle.endpoint import Status
 from sagesmith.store.claims import ClaimedRows
+from sagesmith.store.logs import Logs
+from sagesmith.store.metrics import Metrics
 from sagesmith.store.resources import Resource, Resources
-
-if TYPE_CHECKING:
-    from sagesmith.store.logs import Logs
-    from sagesmith.store.metrics import Metrics
 
 __all__ = ["Endpoints"]
 

@@ -23,6 +23,7 @@ from sagesmith.jobs._training_spec import instance_spec
 from sagesmith.lifecycle import training as lifecycle
 from sagesmith.lifecycle.records import training_document, training_run
 from sagesmith.store.resources import Change, Missing, Resource, Resources
+from sagesmith.store.threads import in_thread
 
 __all__ = ["Identities", "Parts", "TrainingJob"]
 
@@ -98,10 +99,13 @@ class TrainingJob:
 
     async def recover(self) -> None:
         """Take up the job after a restart: listen to its instances again, and replace those that are gone."""
+        telemetry, fleet = self._parts.telemetry, self._parts.fleet
+        definitions = self._document["AlgorithmSpecification"].get("MetricDefinitions") or ()
+        await telemetry.recall(self._region, self._name, self.run, definitions)
         hosts = [h for h in self.run.hosts if h.phase is not lifecycle.Phase.ENDED]
         for host in hosts:
-            self._parts.telemetry.expect_repeats(host.instance_id)
-            if await self._parts.fleet.attach(host.instance_id, self.listen):
+            telemetry.expect_repeats(host.instance_id)
+            if await fleet.attach(host.instance_id, self.listen):
                 await self.apply(lifecycle.InstanceStarted(host.instance_id), follow=False)
             elif host.phase is not lifecycle.Phase.PLANNED:
                 reason = "it was gone when the server came back"
@@ -111,7 +115,7 @@ class TrainingJob:
     async def follow(self) -> None:
         """Read the row, and perform what it demands and has not been performed."""
         async with self._lock:
-            resource = await asyncio.to_thread(self._parts.resources.get, KIND, self._region, self._name)
+            resource = await in_thread(self._parts.resources.get, KIND, self._region, self._name)
             if resource is None or not self._is_mine(resource):
                 self._end()
                 return
@@ -121,7 +125,7 @@ class TrainingJob:
         """Change the row by *event*, and perform what it then demands."""
         async with self._lock:
             try:
-                resource = await asyncio.to_thread(self._save, event)
+                resource = await in_thread(self._save, event)
             except Missing:
                 self._end()
                 return
@@ -140,12 +144,14 @@ class TrainingJob:
             case spec.Log() if number:
                 await telemetry.log(self._region, self._name, self.run, number, instance_id, message)
             case spec.MetricValue() if number:
-                await telemetry.metric(self._region, self._name, message)
+                telemetry.metric(self._region, self._name, message)
             case spec.Utilization() if number:
-                await telemetry.utilization(self._region, self._name, number, message)
+                telemetry.utilization(self._region, self._name, number, message)
             case _:
                 event = _event(instance_id, message)
                 if event is not None:
+                    if isinstance(message, spec.Finished):
+                        await telemetry.flush()
                     await self.apply(event)
 
     def close(self) -> list[asyncio.Task[None]]:
@@ -237,7 +243,7 @@ class TrainingJob:
             case lifecycle.Release(instance_id):
                 self._spawn(self._release(instance_id))
             case lifecycle.Revoke(key_id):
-                self._spawn(asyncio.to_thread(self._parts.identities.revoke, key_id))
+                self._spawn(in_thread(self._parts.identities.revoke, key_id))
 
     async def _start(self, instance_id: str) -> None:
         loop = asyncio.get_running_loop()
@@ -285,7 +291,7 @@ class TrainingJob:
 
     async def _issue(self) -> spec.Credentials:
         issue = self._parts.identities.issue
-        key = await asyncio.to_thread(issue, self._document["RoleArn"], f"SageMaker-{self._name}"[:64], None)
+        key = await in_thread(issue, self._document["RoleArn"], f"SageMaker-{self._name}"[:64], None)
         await self.apply(lifecycle.KeyIssued(key.access_key_id), follow=False)
         return spec.Credentials(
             key.access_key_id, key.secret_access_key, key.session_token or "", key.expires or 0.0
@@ -295,6 +301,7 @@ class TrainingJob:
         task = asyncio.get_running_loop().create_task(self._guard(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: work.close())  # it may have been cancelled before it began
         return task
 
     async def _guard(self, work: Coroutine[Any, Any, None]) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from sagesmith.clock import Clock, system_clock
 from sagesmith.fleet.api import Fleet
@@ -15,11 +14,10 @@ from sagesmith.jobs._training_job import KIND, Identities, Parts, TrainingJob
 from sagesmith.lifecycle import training as lifecycle
 from sagesmith.lifecycle.records import training_run
 from sagesmith.store.claims import ClaimedRows
+from sagesmith.store.logs import Logs
+from sagesmith.store.metrics import Metrics
 from sagesmith.store.resources import ListQuery, Resource, Resources
-
-if TYPE_CHECKING:
-    from sagesmith.store.logs import Logs
-    from sagesmith.store.metrics import Metrics
+from sagesmith.store.threads import in_thread
 
 __all__ = ["TrainingJobs"]
 
@@ -76,6 +74,7 @@ class TrainingJobs:
     async def close(self) -> None:
         """Stop driving. Jobs go on in their instances, or start again if those are ended, after the next start."""
         await self._rows.close()
+        await self._parts.telemetry.close()
 
     def _make(self, row: Resource) -> TrainingJob:
         return TrainingJob(self._parts, row, self._rows.ended)
@@ -83,8 +82,8 @@ class TrainingJobs:
     async def _revoke_forgotten_keys(self) -> None:
         """A job's end is written before its keys are revoked; a crash between the two leaves them."""
         query = ListQuery(status=FINISHED, sort_by="modified", descending=True, limit=LOOKED_AFTER)
-        page = await asyncio.to_thread(self._parts.resources.list, KIND, None, query)
+        page = await in_thread(self._parts.resources.list, KIND, None, query)
         for row in page.items:
             for command in lifecycle.demands(training_run(row.document)):
                 if isinstance(command, lifecycle.Revoke):
-                    await asyncio.to_thread(self._parts.identities.revoke, command.key_id)
+                    await in_thread(self._parts.identities.revoke, command.key_id)

@@ -14,6 +14,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 from sagesmith.clock import Clock
 from sagesmith.store.resources import Resource, Resources
+from sagesmith.store.threads import in_thread
 
 __all__ = ["LEASE_S", "ClaimedRows", "Worker"]
 
@@ -78,7 +79,7 @@ class ClaimedRows(Generic[W]):
     async def start(self) -> None:
         """Recover every row, then go on with whatever comes. Call it once."""
         self._loop = asyncio.get_running_loop()
-        rows = await asyncio.to_thread(self._resources.with_status, self._kind, self._statuses)
+        rows = await in_thread(self._resources.with_status, self._kind, self._statuses)
         for row in rows:
             worker = await self._claim(row)
             if worker is not None:
@@ -125,7 +126,7 @@ class ClaimedRows(Generic[W]):
             return
         self._taking.add(arn)
         try:
-            row = await asyncio.to_thread(self._resources.by_arn, arn)
+            row = await in_thread(self._resources.by_arn, arn)
             if row is None or row.status not in self._statuses or row.arn in self.workers:
                 return
             worker = await self._claim(row)
@@ -135,7 +136,7 @@ class ClaimedRows(Generic[W]):
             await worker.follow()
 
     async def _claim(self, row: Resource) -> W | None:
-        claimed = await asyncio.to_thread(self._resources.claim, row, self._owner, LEASE_S)
+        claimed = await in_thread(self._resources.claim, row, self._owner, LEASE_S)
         if claimed is None or self._loop is None:
             return None
         self._renewed[claimed.arn] = self._clock()
@@ -146,7 +147,7 @@ class ClaimedRows(Generic[W]):
         while True:
             await asyncio.sleep(self._poll_s)
             try:
-                rows = await asyncio.to_thread(self._resources.with_status, self._kind, self._statuses)
+                rows = await in_thread(self._resources.with_status, self._kind, self._statuses)
                 for row in rows:
                     await self._look_at(row)
             except Exception:
@@ -158,7 +159,7 @@ class ClaimedRows(Generic[W]):
             await self._take(row.arn)
             return
         if self._clock() - self._renewed.get(row.arn, 0.0) > LEASE_S / 3:
-            if await asyncio.to_thread(self._resources.claim, row, self._owner, LEASE_S) is None:
+            if await in_thread(self._resources.claim, row, self._owner, LEASE_S) is None:
                 _log.warning("%s is gone, or another server drives it now", row.arn)
                 self.workers.pop(row.arn, None)
                 worker.close()
@@ -170,6 +171,7 @@ class ClaimedRows(Generic[W]):
         task = asyncio.get_running_loop().create_task(self._guard(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: work.close())  # it may have been cancelled before it began
 
     async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
         try:

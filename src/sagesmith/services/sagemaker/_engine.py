@@ -20,6 +20,7 @@ __all__ = ["Engine", "shown"]
 
 DEFAULT_PAGE: Final = 10
 LARGEST_PAGE: Final = 100
+_NOT_EVERYWHERE: Final = ("LastModifiedTime", "LastModifiedBy")
 _SORT_KEYS: Final[Mapping[str, str]] = {
     "Name": "name",
     "CreationTime": "created",
@@ -116,7 +117,12 @@ class Engine:
 
     def describe(self, call: Call, kind: ResourceKind, request: Mapping[str, Any]) -> dict[str, Any]:
         """Return the resource that the request names, as Describe shows it."""
-        return shown(self.find(call, kind, request[kind.name_member]))
+        document = shown(self.find(call, kind, request[kind.name_member]))
+        known = self.shapes.output(call.operation)
+        for member in _NOT_EVERYWHERE:
+            if member not in known:
+                document.pop(member, None)
+        return document
 
     def update(
         self,

@@ -32,16 +32,16 @@ class _Records:
     def _list(self, call: Call, request: Mapping[str, Any]) -> Mapping[str, Any]:
         return self._engine.list(call, self._kind, request)
 
-    def _update(self, call: Call, request: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _update(self, call: Call, request: Mapping[str, Any]) -> Mapping[str, Any] | None:
         return self._named(call, self._engine.replace_members(call, self._kind, request))
 
-    def _delete(self, call: Call, request: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _delete(self, call: Call, request: Mapping[str, Any]) -> Mapping[str, Any] | None:
         return self._named(call, self._engine.delete(call, self._kind, request))
 
-    def _named(self, call: Call, resource: Resource) -> Mapping[str, Any]:
+    def _named(self, call: Call, resource: Resource) -> Mapping[str, Any] | None:
         """The answer of operations of which some families return the ARN and some nothing."""
         has_arn = self._kind.arn_member in self._engine.shapes.output(call.operation)
-        return {self._kind.arn_member: resource.arn} if has_arn else {}
+        return {self._kind.arn_member: resource.arn} if has_arn else None
 
 
 def record_handlers(engine: Engine, kind: ResourceKind) -> object:
