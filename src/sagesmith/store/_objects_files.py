@@ -18,15 +18,17 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from sagesmith.errors import AwsError
 
-__all__ = ["ObjectFiles", "copy_range", "new_version", "write_all"]
+__all__ = ["EarlySync", "ObjectFiles", "copy_range", "new_version", "write_all"]
 
 _GRACE_S: Final = 30.0
+_EARLY_SYNC_BYTES: Final = 32 * 1024 * 1024
 _COPY_BYTES: Final = 1 << 30  # Linux moves at most 2 GiB in one call
 
 
@@ -51,6 +53,7 @@ class ObjectFiles:
         self._lock = threading.Lock()
         self._timer: threading.Timer | None = None
         self._closed = False
+        self._syncing = ThreadPoolExecutor(4, "sync")
         self._tmp.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._data.mkdir(exist_ok=True, mode=0o700)
         if len(os.listdir(self._data)) < 256:
@@ -67,6 +70,10 @@ class ObjectFiles:
     def create(self, version: str) -> int:
         """Return a descriptor to write the new file aside with; `publish` or `abandon` it."""
         return os.open(self._tmp / version, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+    def early_sync(self, descriptor: int) -> EarlySync:
+        """Return what syncs a file that is being written."""
+        return EarlySync(descriptor, self._syncing)
 
     def publish(self, version: str, descriptor: int) -> None:
         """Make the written file durable and put it in its place."""
@@ -132,6 +139,7 @@ class ObjectFiles:
             self._doomed.clear()
         for version in doomed:
             self.abandon(version)
+        self._syncing.shutdown(wait=False)
 
     def sweep(self, is_named: Callable[[str], set[str]]) -> int:
         """Remove what a crash left, and return how many files that were.
@@ -187,6 +195,46 @@ class ObjectFiles:
             self._schedule()
         for version in due:
             self.abandon(version)
+
+
+class EarlySync:
+    """Has a large file written to the disk while more of it arrives, so that the last sync has little to do.
+
+    The kernel alone would begin late: half of a large put's time would be that one sync.
+    """
+
+    def __init__(self, descriptor: int, pool: ThreadPoolExecutor) -> None:
+        self._descriptor = descriptor
+        self._pool = pool
+        self._pending = 0
+        self._running: Future[None] | None = None
+
+    def wrote(self, size: int) -> None:
+        """Note that *size* bytes were written; begin a sync if there are enough and none is under way.
+
+        Raises:
+            OSError: the sync before failed.
+        """
+        self._pending += size
+        if self._pending >= _EARLY_SYNC_BYTES and (self._running is None or self._running.done()):
+            self.check()
+            self._pending = 0
+            self._running = self._pool.submit(os.fdatasync, self._descriptor)
+
+    def check(self) -> None:
+        """Wait for the sync under way.
+
+        Raises:
+            OSError: it failed. The system tells a lost write only once, so nobody else would hear of it.
+        """
+        if self._running is not None:
+            with _full_disk():
+                self._running.result()
+
+    def wait(self) -> None:
+        """Wait for the sync under way, whatever becomes of it: before the file is closed."""
+        if self._running is not None:
+            self._running.exception()
 
 
 def write_all(descriptor: int, data: bytes | memoryview, position: int | None = None) -> None:

@@ -188,7 +188,8 @@ class ObjectStore:
         with self._database.read() as connection:
             if key and not key.endswith("/"):
                 found = connection.row(
-                    "select 1 from objects where bucket = :bucket and key = :key", {"bucket": bucket, "key": key}
+                    "select 1 from objects where bucket = :bucket and key = :key",
+                    {"bucket": bucket, "key": key},
                 )
                 return found is not None
             page = list_page(connection, bucket, prefix=key, delimiter="", after="", limit=1)
@@ -412,18 +413,22 @@ class ObjectStore:
             integrity.check(summary)
             return summary, start
         descriptor = self._files.create(version)
+        sync = self._files.early_sync(descriptor)
         try:
             write_all(descriptor, start)
             while chunk := body.read(CHUNK_BYTES):
                 write_all(descriptor, chunk)
+                sync.wrote(len(chunk))
                 digests.update(chunk)
             summary = digests.summary()
             integrity.check(summary)
+            sync.check()
             self._files.publish(version, descriptor)
         except BaseException:
             self._files.abandon(version)
             raise
         finally:
+            sync.wait()
             os.close(descriptor)
         return summary, None
 
