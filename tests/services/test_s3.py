@@ -7,7 +7,9 @@ import hashlib
 import http.client
 import io
 import os
+import re
 import socket
+import time
 import urllib.error
 import urllib.request
 import zlib
@@ -21,6 +23,7 @@ from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
 
 from sagesmith.services.s3 import handlers
+from sagesmith.signing import sign
 from sagesmith.store.database import Database
 from sagesmith.store.objects import ObjectStore
 from tests.aws.conftest import KEY, Running
@@ -479,3 +482,56 @@ def test_an_agent_is_told_the_file(s3: Any, running: Running) -> None:
     with urllib.request.urlopen(request) as answer:
         assert Path(answer.headers["x-sagesmith-path"]).read_bytes() == b"x" * MIB
     assert KEY.access_key_id in url
+
+
+# ---- bodies that are not what they should be ----------------------------------------------------------------
+
+
+def put_raw(running: Running, body: bytes, sha256: str, headers: dict[str, str]) -> tuple[int, str]:
+    """PUT bucket/k as given, signed; return the status and the answer."""
+    url = f"{running.url}/bucket/k"
+    signed = sign("PUT", url, headers, sha256, KEY, "us-east-1", "s3", time.time())
+    connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=20)
+    connection.request("PUT", "/bucket/k", body, signed)
+    answer = connection.getresponse()
+    result = answer.status, answer.read().decode()
+    connection.close()
+    return result
+
+
+@pytest.mark.parametrize("size", [5, 100_000])
+def test_a_body_that_is_not_the_signed_one_is_refused(s3: Any, running: Running, size: int) -> None:
+    status, answer = put_raw(running, b"x" * size, hashlib.sha256(b"other").hexdigest(), {})
+    assert (status, "<Code>XAmzContentSHA256Mismatch</Code>" in answer) == (400, True)
+    with refused("404"):
+        s3.head_object(Bucket="bucket", Key="k")
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"5\r\nhello\r\n0\r\nx-amz-checksum-crc32:NhCmhg==\r\n\r\n", ""),
+        (b"5\r\nhello\r\n0\r\nx-amz-checksum-crc32:AAAAAA==\r\n\r\n", "BadDigest"),
+        (b"5\r\nhello\r\n0\r\nx-amz-checksum-crc32:what\r\n\r\n", "InvalidRequest"),
+        (b"5\r\nhel\r\n0\r\nx-amz-checksum-crc32:NhCmhg==\r\n\r\n", "Incomplete|InvalidChunk|InvalidRequest"),
+        (b"zz\r\nhello\r\n0\r\n\r\n", "Incomplete|InvalidChunk|InvalidRequest"),
+        (b"5\r\nhello\r\n", "Incomplete|InvalidChunk|InvalidRequest"),
+    ],
+)
+def test_chunks_and_their_trailer_are_checked(s3: Any, running: Running, body: bytes, code: str) -> None:
+    headers = {
+        "Content-Encoding": "aws-chunked",
+        "X-Amz-Decoded-Content-Length": "5",
+        "X-Amz-Trailer": "x-amz-checksum-crc32",
+    }
+    status, answer = put_raw(running, body, "STREAMING-UNSIGNED-PAYLOAD-TRAILER", headers)
+    if not code:
+        assert status == 200
+        got = s3.get_object(Bucket="bucket", Key="k", ChecksumMode="ENABLED")
+        assert (got["Body"].read(), got["ChecksumCRC32"]) == (b"hello", "NhCmhg==")
+        assert "ContentEncoding" not in got
+    else:
+        assert status == 400, answer
+        assert re.search(f"<Code>({code})", answer), answer
+        with refused("404"):
+            s3.head_object(Bucket="bucket", Key="k")
