@@ -81,6 +81,7 @@ class Identities:
         self.default_role = default_role
         self.generation = 0
         self._database = database
+        self._is_shared = not database.is_local
         self._partition = partition
         self._clock = clock
         self._refresh_s = refresh_s
@@ -321,9 +322,9 @@ class Identities:
             if not gone:
                 raise _absent(f"The Access Key with id {access_key_id} cannot be found.")
 
-    def note_use(self, access_key_id: str, service: str, region: str) -> None:
-        """Remember, in memory only, that the key was used now. Cheap enough for every request."""
-        self._uses[access_key_id] = (self._clock(), service, region)
+    def note_use(self, access_key_id: str, time: float, service: str, region: str) -> None:
+        """Remember, in memory only, when the key was used. Cheap enough for every request."""
+        self._uses[access_key_id] = (time, service, region)
 
     def last_use(self, access_key_id: str) -> tuple[float, str, str] | None:
         """Return time, service and region of the key's last use since this server started, or None."""
@@ -380,11 +381,14 @@ class Identities:
 
     def revoke(self, access_key_id: str) -> None:
         """Let the key work no longer; without complaint if it is gone already."""
-        with self._database.write() as connection:
+
+        def work(connection: Connection) -> None:
             connection.execute(
                 "delete from iam_keys where access_key_id = :access_key_id", {"access_key_id": access_key_id}
             )
             rows.count_change(connection)
+
+        self._database.transact(work)
         with self._lock:  # what was derived about others stays true: jobs end often
             self._key_changes += 1
             self._keys.pop(access_key_id, None)
@@ -407,11 +411,15 @@ class Identities:
 
     def _add_key(self, key: AccessKey) -> None:
         """Add *key*. Nothing derived before can be about a new key, so the generation stays."""
-        with self._database.write() as connection:
-            connection.execute(
-                "delete from iam_keys where expires < :past", {"past": self._clock() - 86400}
-            )  # an expired key is kept for a day, to be told so instead of being unknown
+        past = (
+            self._clock() - 86400
+        )  # an expired key is kept for a day, to be told so instead of being unknown
+
+        def work(connection: Connection) -> None:
+            connection.execute("delete from iam_keys where expires < :past", {"past": past})
             rows.add_key(connection, key)
+
+        self._database.transact(work)
         with self._lock:
             self._keys[key.access_key_id] = key
 
@@ -446,7 +454,7 @@ class Identities:
 
     def refresh(self) -> None:
         """Notice what other servers changed. Does nothing on a database that only this server uses."""
-        if self._database.is_local:
+        if not self._is_shared:
             return
         now = self._clock()
         if now < self._next_refresh:

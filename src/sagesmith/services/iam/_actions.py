@@ -186,10 +186,8 @@ _ROLE_MEMBERS: Final = (
 )
 
 
-def roles_passed(operation: str, request: Document) -> list[str]:
-    """Return the ARNs of the roles that a SageMaker request wants work to run with."""
-    if not operation.startswith(("Create", "Update", "Start")):
-        return []
+def roles_passed(request: Document) -> list[str]:
+    """Return the ARNs of the roles that a request to SageMaker, to make or change something, hands over."""
     found: list[str] = []
     for path in _ROLE_MEMBERS:
         if path[0] in request:

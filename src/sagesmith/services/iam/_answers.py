@@ -53,8 +53,8 @@ def _after(marker: str | None) -> str | None:
     if marker is None:
         return None
     try:
-        return base64.urlsafe_b64decode(marker.encode()).decode()
-    except (binascii.Error, UnicodeError) as error:
+        return base64.b64decode(marker, altchars=b"-_", validate=True).decode()
+    except (binascii.Error, ValueError) as error:
         raise AwsError(
             "ValidationError", f"Invalid Marker: {marker!r}. Use the one of the answer before."
         ) from error

@@ -30,8 +30,8 @@ BucketPolicy: TypeAlias = Callable[[str], Mapping[str, Any] | None]
 ResourceTags: TypeAlias = Callable[[str], Mapping[str, str]]
 """Returns the tags of the resource with that ARN."""
 
-_ALWAYS: Final = frozenset((("sts", "GetCallerIdentity"), ("sts", "GetSessionToken"), ("sts", "AssumeRole")))
-"""Needs no permission, or (AssumeRole) is decided by the role's trust policy in `may_assume`."""
+_ALWAYS: Final = frozenset(("GetCallerIdentity", "GetSessionToken", "AssumeRole"))
+"""Operations of STS that need no permission, or (AssumeRole) are decided in `may_assume`."""
 
 _SERVICE_PRINCIPAL: Final = "sagemaker.amazonaws.com"
 _QUERY_SERVICES: Final = frozenset(("s3", "iam", "sts", "cloudwatch"))
@@ -83,6 +83,7 @@ class IamAuthorizer:
         self._bucket_policy = bucket_policy
         self._resource_tags = resource_tags
         self._access: dict[str, _Access] = {}
+        self._holders: dict[tuple[str, str], tuple[int, PolicySet, PolicySet | None]] = {}
         self._bucket_policies: dict[str, tuple[Mapping[str, Any], PolicySet]] = {}
 
     # Requests
@@ -90,17 +91,20 @@ class IamAuthorizer:
     def __call__(self, call: Call, request: Mapping[str, Any]) -> None:
         """Return if *call* is allowed, else raise; see `Authorizer`."""
         service = call.service
-        access = self._find(call.caller)
-        self._identities.note_use(call.caller.access_key_id, service, call.region)
-        if (service, call.operation) in _ALWAYS:
+        caller = call.caller
+        access = self._access.get(caller.access_key_id)
+        if access is None or access.generation != self._identities.generation:
+            access = self._find(caller)
+        self._identities.note_use(caller.access_key_id, call.time, service, call.region)
+        if service == "sts" and call.operation in _ALWAYS:
             return
         bucket_policy = self._policy_of_bucket(request) if service == "s3" else None
         if not access.everything or bucket_policy is not None:
-            place = Place(call.region, self._account, call.caller.arn, self._declared)
+            place = Place(call.region, self._account, caller.arn, self._declared)
             for action, resource in checks(service, call.operation, request, place):
                 self._check(access, action, resource, call, request, bucket_policy)
-        if service == "sagemaker":
-            for role in roles_passed(call.operation, request):
+        if service == "sagemaker" and call.operation.startswith(("Create", "Update", "Start")):
+            for role in roles_passed(request):
                 self._check_passing(access, role, call)
 
     def authorize_resource(self, caller: Caller, action: str, resource_arn: str) -> None:
@@ -199,9 +203,10 @@ class IamAuthorizer:
         )
         sessions = [parse_policy(text, source_type="session") for text in key.session_policies]
         sessions += self._managed(key.session_policy_arns)
+        identity, boundary = self._sets_of(principal, generation) if principal else (PolicySet([]), None)
         grants = Grants(
-            identity=PolicySet(self.policies_of(principal) if principal else []),
-            boundary=self.boundary_of(principal) if principal else None,
+            identity=identity,
+            boundary=boundary,
             sessions=PolicySet(sessions) if sessions else None,
             requester=requester,
         )
@@ -209,6 +214,18 @@ class IamAuthorizer:
             key, self._account, principal.arn if principal else "", principal.tags if principal else {}
         )
         return _Access(generation, key, grants, values)
+
+    def _sets_of(self, principal: Principal, generation: int) -> tuple[PolicySet, PolicySet | None]:
+        """Return policies and boundary of *principal*, which all its keys share."""
+        name = (principal.kind, principal.name)
+        known = self._holders.get(name)
+        if known is not None and known[0] == generation:
+            return known[1], known[2]
+        identity, boundary = PolicySet(self.policies_of(principal)), self.boundary_of(principal)
+        if len(self._holders) >= _REMEMBERED:
+            self._holders.clear()
+        self._holders[name] = (generation, identity, boundary)
+        return identity, boundary
 
     def _own_policies(self, holder: Principal) -> Iterable[Policy]:
         yield from self._managed(holder.attached)
