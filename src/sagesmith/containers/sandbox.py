@@ -9,6 +9,7 @@ system. `/tmp` and the home folder are on disk, not in memory: a job's scratch f
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import os
@@ -22,19 +23,18 @@ from typing import Final
 
 from sagesmith.containers.runtime import ContainerPlan
 
-__all__ = ["HOME", "RUN", "Sandbox", "python_of", "write_etc"]
+__all__ = ["HOME", "RUN", "Sandbox", "prepare_for_forks", "python_of", "write_etc"]
 
 HOME: Final = "/home/sagemaker-user"
 RUN: Final = "/run/sagesmith"
 _USER: Final = "1000"
 _PACKAGES: Final = ("sagesmith_toolkit", "sagesmith_algorithms")
 _SYSTEM: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store")
-_ETC: Final = (
-    "alternatives", "bash.bashrc", "ca-certificates", "debian_version", "fonts", "ld.so.cache", "ld.so.conf",
-    "ld.so.conf.d", "localtime", "magic", "mime.types", "networks", "os-release", "pki/ca-trust/extracted",
-    "pki/tls/cert.pem", "pki/tls/certs", "protocols", "resolv.conf", "services", "ssl/cert.pem", "ssl/certs",
-    "ssl/openssl.cnf", "timezone",
+_ETC_FILES: Final = (
+    "ld.so.cache", "localtime", "mime.types", "os-release", "protocols", "resolv.conf", "services", "timezone",
+    "ssl/cert.pem", "ssl/openssl.cnf", "pki/tls/cert.pem",
 )  # fmt: skip
+_ETC_FOLDERS: Final = ("alternatives", "pki/ca-trust/extracted", "pki/tls/certs", "ssl/certs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +76,19 @@ class Sandbox:
     def command(self, plan: ContainerPlan) -> list[str]:
         """Return the command line, up to where the container's own command begins. Writes what goes to /etc."""
         folder = plan.folder
-        etc = write_etc(plan)
+        write_etc(plan)
+        more_files = {
+            target: source for target, source in plan.files.items() if not target.startswith("/etc/")
+        }
         return [
             *self.isolation(network=plan.network),
             *("--hostname", plan.hostname),
             *_system_binds(),
             *_sources(("/sys/devices/system", "/sys/devices/system")),
-            *_sources(*((f"/etc/{name}", f"/etc/{name}") for name in _ETC)),
-            *_sources(*((str(path), f"/etc/{path.name}") for path in etc)),
+            *("--ro-bind", str(folder / "etc"), "/etc"),
+            *_sources(*((f"/etc/{name}", f"/etc/{name}") for name in _etc_folders())),
             *_sources(*((path, path) for path in _python_folders(plan.python_prefix or sys.prefix))),
-            *_sources(*((str(source), target) for target, source in plan.files.items())),
+            *_sources(*((str(source), target) for target, source in more_files.items())),
             *(argument for device in _gpu_devices(plan.gpus) for argument in ("--dev-bind", device, device)),
             *("--bind", str(folder / "ml"), "/opt/ml"),
             *(
@@ -161,8 +164,12 @@ def _gpu_devices(gpus: int) -> list[str]:
     return [entry.path for entry in os.scandir("/dev") if entry.name.startswith("nvidia")]
 
 
-def write_etc(plan: ContainerPlan) -> list[Path]:
-    """Write the private files of /etc into the instance's folder. Written in place: they may be mounted already."""
+def write_etc(plan: ContainerPlan) -> None:
+    """Make the container's /etc in the instance's folder: our own files, and copies of harmless ones.
+
+    One mount with copies, not a mount for each file: bubblewrap reads the whole table of mounts for every one.
+    The files are written in place, since a warm process may have them mounted already.
+    """
     names = "".join(f"{address} {name}\n" for name, address in plan.hosts.items())
     texts = {
         "hosts": f"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n{names}",
@@ -175,4 +182,28 @@ def write_etc(plan: ContainerPlan) -> list[Path]:
     folder.mkdir(exist_ok=True)
     for name, text in texts.items():
         (folder / name).write_text(text, "utf-8")
-    return [folder / name for name in texts]
+    for name in _etc_folders():
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    copies = {name: Path("/etc", name) for name in _ETC_FILES}
+    copies |= {
+        target.removeprefix("/etc/"): source
+        for target, source in plan.files.items()
+        if target.startswith("/etc/")
+    }
+    for name, source in copies.items():
+        with contextlib.suppress(FileNotFoundError, PermissionError):
+            content = source.read_bytes()
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+
+
+def prepare_for_forks() -> None:
+    """Find out once what every command needs, for a process that forks those that need it."""
+    _system_binds()
+    _python_folders(sys.prefix)
+    _etc_folders()
+
+
+@functools.cache
+def _etc_folders() -> tuple[str, ...]:
+    return tuple(name for name in _ETC_FOLDERS if os.path.isdir(f"/etc/{name}"))

@@ -29,6 +29,7 @@ def main(descriptor: int) -> NoReturn:
     control = socket.socket(fileno=descriptor)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # agents that end are forgotten at once
+    agent.preload()
     gc.collect()
     gc.freeze()
     while True:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import json
 import os
 import signal
@@ -30,16 +31,28 @@ from typing import Any, Final
 from sagesmith.containers import ContainerError, ContainerPlan, ProcessRuntime
 from sagesmith.containers.process import WarmProcess
 from sagesmith.containers.processes import adopt_orphans, boot_id, start_time
+from sagesmith.containers.sandbox import prepare_for_forks
 from sagesmith.errors import AwsError
 from sagesmith.instance._host import Host, Node
 from sagesmith.instance._link import Link
 from sagesmith.instance._objects import DataError, Objects
 from sagesmith.instance._serving import Serving
 from sagesmith.instance._training import Training
-from sagesmith.instance.spec import Finished, InstanceSpec, TrainingTask, from_json
+from sagesmith.instance.spec import (
+    ChannelSpec,
+    ContainerSpec,
+    Credentials,
+    Finished,
+    InstanceSpec,
+    ServerAddress,
+    ServingTask,
+    TrainingTask,
+    from_json,
+    to_json,
+)
 from sagesmith.store.client import ObjectClient, ServerAway
 
-__all__ = ["AGENT", "JOURNAL", "NODE", "SPEC", "ObjectsFactory", "main", "run", "wait_warm"]
+__all__ = ["AGENT", "JOURNAL", "NODE", "SPEC", "ObjectsFactory", "main", "preload", "run", "wait_warm"]
 
 SPEC: Final = "spec.json"
 NODE: Final = "node.json"
@@ -66,6 +79,20 @@ def main(folder: Path, control: int = -1, modules: Sequence[str] = ()) -> None:
     finally:
         sys.stderr.flush()
         os._exit(code)  # threads that wait for a peer must not hold the process
+
+
+def preload() -> None:
+    """Do once, in the process that forks agents, what each of them would otherwise do at its start."""
+    importlib.import_module("encodings.idna")  # the event loop imports it to connect
+    prepare_for_forks()
+    for task in (
+        TrainingTask("", "", {}, (ChannelSpec("", ""),), ""),
+        ServingTask("", ""),
+    ):
+        container = ContainerSpec("process", "", ())
+        role, server = Credentials("", ""), ServerAddress("")
+        spec = InstanceSpec("", "", "", "", "", server, "", role, container, task, "", "")
+        from_json(InstanceSpec, to_json(spec))  # looks up the types of every member
 
 
 async def _main(folder: Path, control: int, modules: Sequence[str]) -> int:

@@ -7,6 +7,7 @@ JSON objects with a `kind`. Nothing here knows the server.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from types import UnionType
@@ -329,6 +330,11 @@ def command_from_json(data: Mapping[str, Any]) -> Command:
     return result
 
 
+@functools.cache
+def _hints(wanted: type[Any]) -> Mapping[str, Any]:
+    return get_type_hints(wanted)
+
+
 def _build(wanted: Any, data: Any) -> Any:
     origin = get_origin(wanted)
     if origin in (Union, UnionType):
@@ -343,7 +349,7 @@ def _build(wanted: Any, data: Any) -> Any:
             return tuple(_build(args[0], item) for item in data)
         return tuple(_build(arg, item) for arg, item in zip(args, data, strict=True))
     if is_dataclass(wanted):
-        hints = get_type_hints(wanted)
+        hints = _hints(wanted if isinstance(wanted, type) else type(wanted))
         known = {f.name for f in fields(wanted)}
         return wanted(**{k: _build(hints[k], v) for k, v in data.items() if k in known})  # type: ignore[operator]
     if origin is not None and issubclass(origin, Mapping):
