@@ -216,7 +216,7 @@ class KMeans(StreamingAlgorithm):
         """Write ``model_algo-1``: the centers as an MXNet file of arrays, as AWS's algorithm does.
 
         ``mxnet.nd.load("model_algo-1")[0]`` gives them; without MXNet, they are the float32 values that begin
-        at byte 56 of the file.
+        at byte 64 of the file.
         """
         (folder / _MODEL_FILE).write_bytes(mxnet.dump([self.cluster_centers_]))
 

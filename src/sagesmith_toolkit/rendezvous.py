@@ -46,9 +46,8 @@ class Rendezvous:
     def __init__(self, hosts: Sequence[str], current_host: str, job: str, timeout_s: float = 300.0) -> None:
         self.hosts = tuple(hosts)
         self.rank = self.hosts.index(current_host)
-        self._key = hashlib.sha256("\0".join((job, *self.hosts)).encode()).digest()
-        first = 21000 + struct.unpack_from("<H", self._key)[0] % 9000
-        self._ports = range(first, first + _PORTS)
+        self._key = _key(self.hosts, job)
+        self._ports = self.ports(self.hosts, job)
         self._peers: dict[int, socket.socket] = {}
         deadline = time.monotonic() + timeout_s
         try:
@@ -65,6 +64,12 @@ class Rendezvous:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @staticmethod
+    def ports(hosts: Sequence[str], job: str) -> Sequence[int]:
+        """Return the ports that the first host of *job* tries, in this order."""
+        first = 21000 + struct.unpack_from("<H", _key(hosts, job))[0] % 9000
+        return range(first, first + _PORTS)
 
     @property
     def leader_address(self) -> str:
@@ -193,6 +198,10 @@ class Rendezvous:
             return _read_exactly(self._peers[rank], length)
         except (OSError, EOFError) as error:
             raise HostLostError("%s went away before it had sent its part" % self.hosts[rank]) from error
+
+
+def _key(hosts: Sequence[str], job: str) -> bytes:
+    return hashlib.sha256("\0".join((job, *hosts)).encode()).digest()
 
 
 def _read_exactly(peer: socket.socket, size: int) -> bytes:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import gzip
-import io
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from sagesmith_algorithms.errors import DataError
 
@@ -34,12 +34,15 @@ def channel_files(folder: Path) -> list[Path]:
     )
 
 
-def opened(path: Path) -> BinaryIO:
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
     """Open *path* for reading; what gzip packed is unpacked, whatever its name."""
-    raw = path.open("rb", buffering=1 << 20)
-    if isinstance(raw, io.BufferedReader) and raw.peek(2)[:2] == _GZIP:
-        return gzip.open(raw, "rb")  # type: ignore[return-value]
-    return raw
+    with path.open("rb", buffering=1 << 20) as raw:
+        if raw.peek(2)[:2] == _GZIP:
+            with gzip.GzipFile(fileobj=raw) as unpacked:
+                yield cast("BinaryIO", unpacked)
+        else:
+            yield raw
 
 
 def blocks(path: Path, size: int = _BLOCK) -> Iterator[bytes]:

@@ -122,7 +122,7 @@ def boost(
     done = 0 if checkpoint is None else int(checkpoint.name.rpartition(".")[2]) + 1
     all_callbacks: list[Any] = [*callbacks]
     if says:
-        all_callbacks.append(_RoundLine())
+        all_callbacks.append(_RoundLine(done))
     if "early_stopping_rounds" in values and "validation" in matrices:
         metric = ([*(m for m in metrics if m not in custom), *custom] or [None])[-1]
         all_callbacks.append(
@@ -174,7 +174,10 @@ def _parameters(
 
 
 class _RoundLine(xgboost.callback.TrainingCallback):
-    """Prints a line after each round."""
+    """Prints a line after each round; the library counts from 0 again when it goes on from a checkpoint."""
+
+    def __init__(self, done: int) -> None:
+        self._done = done
 
     def after_iteration(self, model: Any, epoch: int, evals_log: Mapping[str, Any]) -> bool:
         del model
@@ -183,7 +186,7 @@ class _RoundLine(xgboost.callback.TrainingCallback):
             for channel, metrics in evals_log.items()
             for name, values in metrics.items()
         ]
-        say("\t".join([f"[{epoch}]", *scores]))
+        say("\t".join([f"[{self._done + epoch}]", *scores]))
         return False
 
 

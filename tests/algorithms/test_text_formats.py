@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import contextlib
+import gzip
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from sagesmith_algorithms import CustomerError, DataError, RequestError
+from sagesmith_algorithms.formats import csv, json_lines, libsvm, parquet
+from sagesmith_algorithms.formats.batch import Batch, concatenated
+from sagesmith_algorithms.formats.content_type import ContentType, accepted
+from sagesmith_algorithms.formats.files import channel_files
+from sagesmith_algorithms.formats.readers import channel_batches, rebatched
+from sagesmith_toolkit.environment import Channel
+
+matrices = hnp.arrays(
+    np.float32,
+    hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=6),
+    elements=st.floats(width=32, allow_nan=False, allow_infinity=False),
+)
+
+
+def a_file(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "data.csv"
+    path.write_text(text)
+    return path
+
+
+def read_csv(tmp_path: Path, text: str, **options: Any) -> Batch:
+    return concatenated(list(csv.read(a_file(tmp_path, text), **options)))
+
+
+class TestCsv:
+    @given(matrices)
+    def test_what_is_written_is_read(self, rows: Any) -> None:
+        np.testing.assert_array_equal(csv.decode(csv.encode(rows)), rows)
+
+    def test_label_and_weight_stand_in_front(self, tmp_path: Path) -> None:
+        batch = read_csv(tmp_path, "1,0.5,10,20\r\n2,0.25,30,\r\n", weighted=True)
+        np.testing.assert_array_equal(batch.labels, [1, 2])
+        np.testing.assert_array_equal(batch.weights, [0.5, 0.25])
+        np.testing.assert_array_equal(batch.features, np.array([[10, 20], [30, np.nan]], np.float32))
+
+    def test_many_blocks_are_one_table(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        from sagesmith_algorithms.formats import files
+
+        monkeypatch.setattr(files.line_blocks, "__defaults__", (50,))
+        batch = read_csv(tmp_path, "".join(f"{i},{i + 0.5}\n" for i in range(100)), n_threads=2)
+        np.testing.assert_array_equal(batch.features[:, 0], np.arange(100) + 0.5)
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("label,a,b\n1,2,3\n", r"line 1 seems to be a header \(label, a, b"),
+            ("1,2,3\n4,5\n", "line 2 has 2 columns, but the lines before have 3"),
+            ("1,2,3\n\n4,5,6,7\n", "line 3 has 4 columns, but the lines before have 3"),
+            ("1,2,3\n4,male,6\n", "line 2, column 2: 'male' is not a number"),
+            ("1\n2\n", "leaves no feature"),
+            ("1,2\n3,\x00\n", "line 2, column 2"),
+        ],
+    )
+    def test_faults_name_file_line_and_column(self, tmp_path: Path, text: str, message: str) -> None:
+        with pytest.raises(DataError, match=message) as caught:
+            read_csv(tmp_path, text)
+        assert "data.csv" in str(caught.value)
+
+    def test_one_row_of_a_request(self) -> None:
+        np.testing.assert_array_equal(csv.decode(b"1,-2.5,1e3\n"), [[1, -2.5, 1000]])
+        np.testing.assert_array_equal(csv.decode(b"1,,+.5"), np.array([[1, np.nan, 0.5]], np.float32))
+
+    @given(st.binary(max_size=60))
+    def test_any_bytes_are_read_or_refused(self, body: bytes) -> None:
+        with contextlib.suppress(DataError):
+            assert csv.decode(body).ndim == 2
+
+
+class TestLibsvm:
+    def test_labels_weights_and_queries(self) -> None:
+        batch = libsvm.decode(b"1:0.5 qid:7 0:1.5 3:-2\n0:2 qid:8 1:4  # a comment\n")
+        np.testing.assert_array_equal(batch.dense(), [[1.5, 0, 0, -2], [0, 4, 0, 0]])
+        np.testing.assert_array_equal(batch.labels, [1, 0])
+        np.testing.assert_array_equal(batch.weights, [0.5, 2])
+        np.testing.assert_array_equal(batch.groups, [7, 8])
+
+    def test_an_explicit_zero_is_not_missing(self) -> None:
+        assert libsvm.decode(b"1 0:0 2:5\n").features.nnz == 2
+
+    def test_requests_may_leave_the_label_out(self) -> None:
+        batch = libsvm.decode(b"0:1 1:2\n5 0:3\n", labelled=False)
+        np.testing.assert_array_equal(batch.dense(), [[1, 2], [3, 0]])
+
+    @given(matrices)
+    def test_agrees_with_scikit_learn(self, rows: Any) -> None:
+        import io
+
+        from sklearn.datasets import dump_svmlight_file
+
+        buffer = io.BytesIO()
+        dump_svmlight_file(rows, np.arange(len(rows)), buffer)
+        dense = libsvm.decode(buffer.getvalue()).dense()
+        np.testing.assert_array_equal(dense, rows[:, : dense.shape[1]])
+
+    @pytest.mark.parametrize(
+        "text", [b"1 0:1\n1,2,3\n", b"1 0:1\n2 x:3\n", b"1 0:1\n2 3\n", b"1 0:1\n2 0:1:2\n"]
+    )
+    def test_faults_name_the_line(self, text: bytes) -> None:
+        with pytest.raises(DataError, match="line 2"):
+            libsvm.decode(text)
+
+    @given(st.binary(max_size=60))
+    def test_any_bytes_are_read_or_refused(self, body: bytes) -> None:
+        with contextlib.suppress(DataError):
+            libsvm.decode(body)
+
+
+class TestParquet:
+    def test_columns_by_place(self, tmp_path: Path) -> None:
+        import pyarrow as pa
+        from pyarrow import parquet as arrow_parquet
+
+        path = tmp_path / "data.parquet"
+        table = pa.table({"y": [1, 2], "a": [0.5, None], "b": [True, False]})
+        arrow_parquet.write_table(table, path)
+        batch = concatenated(list(parquet.read(path)))
+        np.testing.assert_array_equal(batch.labels, [1, 2])
+        np.testing.assert_array_equal(batch.features, np.array([[0.5, 1], [np.nan, 0]], np.float32))
+        np.testing.assert_array_equal(parquet.decode(path.read_bytes())[:, 0], [1, 2])
+
+    def test_faults(self, tmp_path: Path) -> None:
+        import pyarrow as pa
+        from pyarrow import parquet as arrow_parquet
+
+        with pytest.raises(DataError, match="is not a Parquet file"):
+            list(parquet.read(a_file(tmp_path, "1,2,3")))
+        arrow_parquet.write_table(pa.table({"y": [1], "name": ["x"]}), tmp_path / "texts")
+        with pytest.raises(DataError, match="the column 'name' is of type string"):
+            list(parquet.read(tmp_path / "texts"))
+
+
+class TestJson:
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b'{"instances": [{"features": [1, 2.5]}]}',
+            b'{"instances": [{"data": {"features": {"values": [1, 2.5]}}}]}',
+            b'{"instances": [{"data": {"features": {"values": [2.5, 1], "keys": [1, 0], "shape": [2]}}}]}',
+            b'{"instances": [[1, 2.5]]}',
+            b"[1, 2.5]",
+        ],
+    )
+    def test_shapes_of_a_request(self, body: bytes) -> None:
+        np.testing.assert_array_equal(json_lines.decode(body).dense(), [[1, 2.5]])
+
+    def test_lines(self) -> None:
+        batch = json_lines.decode_lines(b'{"features": [1, 2]}\n\n{"features": {"values": [3, 4]}}\n')
+        np.testing.assert_array_equal(batch.dense(), [[1, 2], [3, 4]])
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b"{", b"{}", b'{"instances": []}', b'{"instances": [{"features": "1,2"}]}', b'{"instances": [{"x": 1}]}',
+            b'{"instances": [{"features": [1]}, {"features": [1, 2]}]}', b'{"instances": [{"features": ["a"]}]}',
+            b'{"instances": [{"features": {"values": [1], "keys": [-1], "shape": [2]}}]}',
+            b'{"instances": [{"features": {"values": [1], "keys": [99999999999], "shape": [2]}}]}',
+        ],
+    )  # fmt: skip
+    def test_refusals(self, body: bytes) -> None:
+        with pytest.raises(DataError):
+            json_lines.decode(body)
+
+
+def test_files_of_a_channel(tmp_path: Path) -> None:
+    for name in ("b.csv", "a/z.csv", "a/y.csv.gz", ".hidden", "_SUCCESS"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(gzip.compress(b"1,2\n") if name.endswith("gz") else b"3,4\n")
+    (tmp_path / "empty").write_bytes(b"")
+    assert [str(p.relative_to(tmp_path)) for p in channel_files(tmp_path)] == [
+        "a/y.csv.gz",
+        "a/z.csv",
+        "b.csv",
+    ]
+    rows = concatenated(
+        list(channel_batches(Channel("train", tmp_path, "text/csv; label_size=0"), "text/csv"))
+    )
+    np.testing.assert_array_equal(rows.features, [[1, 2], [3, 4], [3, 4]])
+
+
+def test_label_size_must_be_0_or_1(tmp_path: Path) -> None:
+    with pytest.raises(CustomerError, match="label_size=2"):
+        list(channel_batches(Channel("train", tmp_path, "text/csv;label_size=2"), "text/csv"))
+
+
+def test_a_broken_gzip_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.csv.gz").write_bytes(gzip.compress(b"1,2\n" * 1000)[:-20])
+    with pytest.raises(DataError, match=r"x\.csv\.gz"):
+        list(channel_batches(Channel("train", tmp_path), "text/csv"))
+
+
+@given(st.lists(st.integers(1, 9), max_size=6), st.integers(1, 7))
+def test_rebatching_keeps_all_rows(sizes: list[int], size: int) -> None:
+    rows = np.arange(sum(sizes), dtype=np.float32)[:, None]
+    starts = np.cumsum([0, *sizes])
+    batches = [Batch(rows[a:b], rows[a:b, 0]) for a, b in itertools.pairwise(starts)]
+    result = list(rebatched(iter(batches), size))
+    assert all(len(b) == size for b in result[:-1])
+    assert sum(map(len, result)) == len(rows)
+    if result:
+        np.testing.assert_array_equal(concatenated(result).features, rows)
+
+
+def test_content_types() -> None:
+    offered = ("application/json", "text/csv")
+    assert ContentType.parse("CSV; Label_Size=0") == ContentType("text/csv", {"label_size": "0"})
+    assert accepted("", offered, "application/json").name == "application/json"
+    assert accepted("text/csv, application/json", offered, "application/json").name == "text/csv"
+    assert accepted("text/csv;q=0.1, */*", offered, "application/json").name == "application/json"
+    assert accepted("application/json; verbose=true", offered, "text/csv").parameters == {"verbose": "true"}
+    with pytest.raises(RequestError, match="image/png is not supported"):
+        accepted("image/png", offered, "text/csv")
