@@ -153,6 +153,9 @@ class EndpointWorker:
     async def apply(self, event: lifecycle.Event, *, follow: bool = True) -> None:
         """Change the row by *event*, and perform what it then demands."""
         async with self._lock:
+            if follow:
+                # Who reads InService may invoke at once: the gateway has to know before the row says so.
+                self._serve_all(lifecycle.step(self.run, event, self._parts.clock())[0])
             try:
                 resource = await in_thread(self._save, event)
             except Missing:
@@ -166,10 +169,10 @@ class EndpointWorker:
         """Take a message of an instance; returns once what it says is stored."""
         if self._closed:
             raise RuntimeError(f"nobody drives {self.arn} at the moment")
-        if isinstance(message, spec.Finished | InstanceLost):
+        if isinstance(message, spec.Finished | InstanceLost) and instance_id in self.run.ending:
+            await self.apply(lifecycle.LastWord(instance_id), follow=False)
             self._last_word(instance_id).set()
-            if instance_id in self.run.ending:
-                return
+            return
         match message:
             case spec.Log(lines):
                 await in_thread(self._write_lines, instance_id, lines)
@@ -218,12 +221,11 @@ class EndpointWorker:
 
     async def _follow(self, resource: Resource) -> None:
         self.run = endpoint_run(resource.document)
+        self._serve_all(self.run)
         for command in lifecycle.demands(self.run):
             if self._closed:
                 return
-            if isinstance(command, lifecycle.Serve):
-                self._serve(command)
-            elif command not in self._performed:
+            if command not in self._performed and not isinstance(command, lifecycle.Serve):
                 self._performed.add(command)
                 await self._perform(command)
         self._set_retry()
@@ -248,10 +250,13 @@ class EndpointWorker:
 
     # ---- commands ----
 
-    def _serve(self, command: lifecycle.Serve) -> None:
+    def _serve_all(self, run: lifecycle.EndpointRun) -> None:
+        for command in lifecycle.demands(run):
+            if isinstance(command, lifecycle.Serve) and command != self._served and not self._closed:
+                self._serve(command, run)
+
+    def _serve(self, command: lifecycle.Serve, run: lifecycle.EndpointRun) -> None:
         """Bring the gateway's table to what *command* says. Ending instances are left to :meth:`_finish`."""
-        if command == self._served:
-            return
         gateway = self._parts.gateway
         self._served = command
         if not command.variants:
@@ -262,7 +267,7 @@ class EndpointWorker:
         wanted = {i[0]: (v.name, i[1]) for v in command.variants for i in v.instances}
         for instance_id, (variant, address) in wanted.items():
             gateway.add_instance(self._region, self._name, variant, instance_id, address)
-        for instance_id in self._routed - set(wanted) - set(self.run.ending):
+        for instance_id in self._routed - set(wanted) - set(run.ending):
             gateway.remove_instance(instance_id)
         self._routed = set(wanted)
 
@@ -275,7 +280,7 @@ class EndpointWorker:
             case lifecycle.Remove():
                 self._spawn(self._remove())
             case lifecycle.Serve():
-                self._serve(command)
+                pass  # done already
 
     async def _start(self, instance_id: str, variant: str, pending: bool) -> None:
         deployment = self.run.pending if pending else self.run.current
@@ -325,7 +330,8 @@ class EndpointWorker:
         last_word = self._last_word(instance_id)
         try:
             await asyncio.wait_for(self._parts.gateway.drain(instance_id), DRAIN_S)
-            if not last_word.is_set() and await self._parts.fleet.attach(instance_id, self.listen):
+            is_there = instance_id not in self.run.gone
+            if is_there and await self._parts.fleet.attach(instance_id, self.listen):
                 await self._parts.fleet.tell(instance_id, spec.Shutdown(GRACE_S))
                 await asyncio.wait_for(last_word.wait(), GRACE_S + 5.0)
         except TimeoutError:

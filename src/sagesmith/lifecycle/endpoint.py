@@ -29,6 +29,7 @@ __all__ = [
     "InstanceReleased",
     "InstanceStarted",
     "KeyIssued",
+    "LastWord",
     "Phase",
     "Ready",
     "Remove",
@@ -120,7 +121,7 @@ class Deployment:
 class EndpointRun:
     """The state of an endpoint. `uid` is the common beginning of its instance ids, `serial` numbers them.
 
-    `ending` are instances on their way out. `keys` are (instance id, access key of the model's execution role).
+    `ending` are instances on their way out; those of them in `gone` have ended. `keys` are (instance id, access key of the model's execution role).
     """
 
     uid: str
@@ -130,6 +131,7 @@ class EndpointRun:
     pending: Deployment | None = None
     pending_since: float = 0.0
     ending: tuple[str, ...] = ()
+    gone: tuple[str, ...] = ()
     keys: tuple[tuple[str, str], ...] = ()
     failure_reason: str = ""
 
@@ -212,6 +214,13 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class LastWord:
+    """An ending instance has ended; it is still to be released."""
+
+    instance_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class InstanceReleased:
     """An ending instance is no more."""
 
@@ -248,6 +257,7 @@ Event: TypeAlias = (
     | Ready
     | Unhealthy
     | Failed
+    | LastWord
     | InstanceReleased
     | RetryDue
     | UpdateRequested
@@ -383,7 +393,7 @@ def _failed(run: EndpointRun, event: Failed, at: float) -> EndpointRun:
     if found is None or found[2].phase is Phase.PAUSED:
         return run
     deployment, variant, instance = found
-    run = replace(run, ending=(*run.ending, instance.instance_id))
+    run = replace(run, ending=(*run.ending, instance.instance_id), gone=(*run.gone, instance.instance_id))
     if event.shutdown:
         return _renew(run, instance.instance_id, failures=0)
     steady = instance.ready_at and at - instance.ready_at >= STEADY_S
@@ -395,9 +405,19 @@ def _failed(run: EndpointRun, event: Failed, at: float) -> EndpointRun:
     return _change(run, instance.instance_id, lambda _: paused)
 
 
+def _last_word(run: EndpointRun, event: LastWord, at: float) -> EndpointRun:
+    if event.instance_id not in run.ending or event.instance_id in run.gone:
+        return run
+    return replace(run, gone=(*run.gone, event.instance_id))
+
+
 def _released(run: EndpointRun, event: InstanceReleased, at: float) -> EndpointRun:
-    ending = tuple(i for i in run.ending if i != event.instance_id)
-    return replace(run, ending=ending, keys=tuple(k for k in run.keys if k[0] != event.instance_id))
+    return replace(
+        run,
+        ending=tuple(i for i in run.ending if i != event.instance_id),
+        gone=tuple(i for i in run.gone if i != event.instance_id),
+        keys=tuple(k for k in run.keys if k[0] != event.instance_id),
+    )
 
 
 def _retry_due(run: EndpointRun, event: RetryDue, at: float) -> EndpointRun:
@@ -451,6 +471,7 @@ _HANDLERS: Final[Mapping[type[Any], Callable[[EndpointRun, Any, float], Endpoint
     Ready: _ready,
     Unhealthy: _unhealthy,
     Failed: _failed,
+    LastWord: _last_word,
     InstanceReleased: _released,
     RetryDue: _retry_due,
     UpdateRequested: _update_requested,
