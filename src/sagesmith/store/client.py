@@ -7,12 +7,10 @@ path, and linking falls back to downloading wherever it does not work.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import io
 import os
 import uuid
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -21,10 +19,10 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 from urllib.parse import quote, unquote_plus
-from xml.etree import ElementTree
 
 from sagesmith.clock import Clock, system_clock
 from sagesmith.errors import AwsError
+from sagesmith.store._object_bodies import READ_BYTES, Piece, Xml, pieces_of, read_fully
 from sagesmith.store._object_requests import Address, Requests, Response, ServerAway
 
 if TYPE_CHECKING:
@@ -36,7 +34,6 @@ MULTIPART_BYTES: Final = 64 * 1024 * 1024
 PART_BYTES: Final = 16 * 1024 * 1024
 _MAX_PARTS: Final = 10_000
 _THREADS: Final = 4
-_READ_BYTES: Final = 1024 * 1024
 _TRIES: Final = 5
 
 
@@ -131,7 +128,7 @@ class ObjectClient:
             if token:
                 query["continuation-token"] = token
             with self._requests.send("GET", bucket, query=query) as response:
-                page = _Xml(response.read())
+                page = Xml(response.read())
             for one in page.all("Contents"):
                 yield ObjectSummary(
                     unquote_plus(one.text("Key")),
@@ -204,26 +201,26 @@ class ObjectClient:
         if content_type:
             headers["Content-Type"] = content_type
         if isinstance(source, bytes):
-            return self._put_piece(bucket, key, _Piece.of_bytes(source), headers)
+            return self._put_piece(bucket, key, Piece.of_bytes(source), headers)
         if isinstance(source, Path):
             size = source.stat().st_size
             if size < self._multipart_bytes:
-                return self._put_piece(bucket, key, _Piece(source, 0, size), headers)
+                return self._put_piece(bucket, key, Piece(source, 0, size), headers)
             part = max(self._part_bytes, -(-size // _MAX_PARTS))
-            pieces: Iterator[_Piece] = (
-                _Piece(source, offset, min(part, size - offset)) for offset in range(0, size, part)
+            pieces: Iterator[Piece] = (
+                Piece(source, offset, min(part, size - offset)) for offset in range(0, size, part)
             )
             return self._multipart(bucket, key, pieces, headers)
-        first = _read_fully(source, self._part_bytes)
+        first = read_fully(source, self._part_bytes)
         if len(first) < self._part_bytes:
-            return self._put_piece(bucket, key, _Piece.of_bytes(first), headers)
-        return self._multipart(bucket, key, _pieces_of(first, source, self._part_bytes), headers)
+            return self._put_piece(bucket, key, Piece.of_bytes(first), headers)
+        return self._multipart(bucket, key, pieces_of(first, source, self._part_bytes), headers)
 
     def copy(self, source_bucket: str, source_key: str, bucket: str, key: str) -> None:
         """Copy an object of up to 5 GiB inside the S3."""
         headers = {"x-amz-copy-source": quote(f"{source_bucket}/{source_key}", safe="/~")}
         with self._requests.send("PUT", bucket, key, headers=headers) as response:
-            _Xml(response.read()).raise_error()
+            Xml(response.read()).raise_error()
 
     def delete(self, bucket: str, key: str) -> None:
         """Delete an object; one that does not exist is deleted already."""
@@ -266,7 +263,7 @@ class ObjectClient:
         if not size:
             return
         with ObjectStream(self._requests, bucket, key, etag=head.etag, offset=offset, size=size) as stream:
-            buffer = memoryview(bytearray(min(size, _READ_BYTES)))
+            buffer = memoryview(bytearray(min(size, READ_BYTES)))
             while count := stream.readinto(buffer):
                 done = 0
                 while done < count:
@@ -274,7 +271,7 @@ class ObjectClient:
                 offset += count
 
     def _put_piece(
-        self, bucket: str, key: str, piece: _Piece, headers: Mapping[str, str],
+        self, bucket: str, key: str, piece: Piece, headers: Mapping[str, str],
         query: Mapping[str, str] | None = None,
     ) -> str:  # fmt: skip
         headers = {**headers, "x-amz-checksum-crc32": piece.crc32()}
@@ -282,12 +279,12 @@ class ObjectClient:
             response.read()
             return response.headers.get("etag", "").strip('"')
 
-    def _multipart(self, bucket: str, key: str, pieces: Iterator[_Piece], headers: Mapping[str, str]) -> str:
+    def _multipart(self, bucket: str, key: str, pieces: Iterator[Piece], headers: Mapping[str, str]) -> str:
         with self._requests.send("POST", bucket, key, query={"uploads": ""}, headers=headers) as response:
-            upload = _Xml(response.read()).text("UploadId")
+            upload = Xml(response.read()).text("UploadId")
         etags: dict[int, str] = {}
 
-        def send(number: int, piece: _Piece) -> None:
+        def send(number: int, piece: Piece) -> None:
             query = {"partNumber": str(number), "uploadId": upload}
             etags[number] = self._put_piece(bucket, key, piece, {}, query)
 
@@ -316,7 +313,7 @@ class ObjectClient:
         body = f"<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>".encode()
         try:
             with self._requests.send("POST", bucket, key, query={"uploadId": upload}, body=body) as response:
-                answer = _Xml(response.read())
+                answer = Xml(response.read())
             answer.raise_error()
             return answer.text("ETag").strip('"')
         except AwsError as error:
@@ -401,79 +398,6 @@ class ObjectStream(io.RawIOBase):
             response.close()
 
 
-class _Piece:
-    """A part of a file, or bytes, as a request's body."""
-
-    def __init__(self, source: Path | bytes, offset: int, size: int) -> None:
-        self._source = source
-        self._offset = offset
-        self.size = size
-
-    @classmethod
-    def of_bytes(cls, data: bytes) -> _Piece:
-        return cls(data, 0, len(data))
-
-    def open(self) -> _Window:
-        if isinstance(self._source, bytes):
-            return _Window(io.BytesIO(self._source), self.size)
-        file = self._source.open("rb", buffering=0)
-        file.seek(self._offset)
-        return _Window(file, self.size)
-
-    def crc32(self) -> str:
-        """Return the checksum in base64: it protects the way to the server."""
-        value = 0
-        with self.open() as window:
-            while data := window.read(_READ_BYTES):
-                value = zlib.crc32(data, value)
-        return base64.b64encode(value.to_bytes(4, "big")).decode()
-
-
-class _Window:
-    """The next *size* bytes of a file, which it closes at their end."""
-
-    def __init__(self, file: IO[bytes], size: int) -> None:
-        self._file = file
-        self._left = size
-
-    def read(self, size: int = -1) -> bytes:
-        if not self._left:
-            self._file.close()
-            return b""
-        data = self._file.read(self._left if size < 0 else min(size, self._left))
-        if not data:
-            raise ValueError(f"the file became {self._left} bytes shorter while it was sent")
-        self._left -= len(data)
-        return data
-
-    def __enter__(self) -> _Window:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._file.close()
-
-    def __del__(self) -> None:
-        self._file.close()
-
-
-class _Xml:
-    """An answer's elements by local name."""
-
-    def __init__(self, source: bytes | ElementTree.Element) -> None:
-        self._node = ElementTree.fromstring(source) if isinstance(source, bytes) else source  # noqa: S314 - our server
-
-    def all(self, name: str) -> Iterator[_Xml]:
-        return (_Xml(node) for node in self._node if node.tag.rpartition("}")[2] == name)
-
-    def text(self, name: str) -> str:
-        return next((one._node.text or "" for one in self.all(name)), "")
-
-    def raise_error(self) -> None:
-        """Raise the error that S3 may send after it had to begin with status 200."""
-        if self._node.tag.rpartition("}")[2] == "Error":
-            raise AwsError(self.text("Code"), self.text("Message"), status=500)
-
-
 def _linked(head: ObjectHead, path: Path) -> bool:
     """Link the object version's file, if it is on this machine and in this file system."""
     try:
@@ -484,21 +408,6 @@ def _linked(head: ObjectHead, path: Path) -> bool:
         return True
     path.unlink()
     return False
-
-
-def _read_fully(source: IO[bytes], size: int) -> bytes:
-    pieces: list[bytes] = []
-    while size and (piece := source.read(size)):
-        pieces.append(piece)
-        size -= len(piece)
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-
-def _pieces_of(first: bytes, source: IO[bytes], size: int) -> Iterator[_Piece]:
-    data = first
-    while data:
-        yield _Piece.of_bytes(data)
-        data = _read_fully(source, size)
 
 
 def _joined_etag(etags: Sequence[str]) -> str:

@@ -13,17 +13,23 @@ writer failed; nobody writes to the file once completing has begun.
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 import os
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from sagesmith.clock import Clock, system_clock
 from sagesmith.errors import AwsError
 from sagesmith.store._objects_files import ObjectFiles, copy_range, new_version, write_all
+from sagesmith.store._objects_parts import (
+    ClaimedPart,
+    Part,
+    Upload,
+    choose,
+    joined_checksum,
+    joined_etag,
+    lie_together,
+)
 from sagesmith.store._objects_records import (
     COLUMNS,
     Conditions,
@@ -39,7 +45,7 @@ from sagesmith.store._objects_records import (
     transact,
 )
 from sagesmith.store.buckets import lock_bucket
-from sagesmith.store.checksums import Checksum, Digests, Integrity, Summary, join
+from sagesmith.store.checksums import Digests, Integrity, Summary
 from sagesmith.store.database import Connection, Database, Row
 from sagesmith.store.object_errors import no_such_upload
 
@@ -47,44 +53,6 @@ __all__ = ["ClaimedPart", "Part", "Upload", "Uploads"]
 
 _CHUNK_BYTES: Final = 1024 * 1024
 _UPLOAD: Final = "id, bucket, key, created, initiator, storage_class, checksum_algorithm, checksum_kind, stride, file, details"
-
-
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """A multipart upload under way. The checksum's fields are empty where none was asked for."""
-
-    id: str
-    bucket: str
-    key: str
-    created: float
-    initiator: str
-    checksum_algorithm: str
-    checksum_kind: str
-    stride: int
-    file: str
-    properties: Properties
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One part as it was received. `checksum` is base64, empty if the upload has none."""
-
-    number: int
-    size: int
-    etag: str
-    checksum: str
-    modified: float
-    file: str
-    position: int
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimedPart:
-    """One part as the client lists it at the end. `checksum` is empty if it named none."""
-
-    number: int
-    etag: str
-    checksum: str = ""
 
 
 class Uploads:
@@ -235,7 +203,7 @@ class Uploads:
             return from_row(row)
         if upload is None:
             raise no_such_upload(upload_id)
-        chosen = self._choose(upload, claimed, present)
+        chosen = choose(upload, claimed, present, self._min_part_bytes)
         with self._lock:
             if upload.id in self._closing:
                 raise AwsError(
@@ -244,11 +212,11 @@ class Uploads:
             self._closing.add(upload.id)
             alone = not self._writing.get(upload.id)
         size = sum(part.size for part in chosen)
-        in_place = alone and _lie_together(chosen, upload.file) and self._files.size(upload.file) == size
+        in_place = alone and lie_together(chosen, upload.file) and self._files.size(upload.file) == size
         version = upload.file if in_place else new_version()
         try:
             info = ObjectInfo(
-                bucket, key, version, False, size, _etag(chosen), self._clock(), _checksum(upload, chosen),
+                bucket, key, version, False, size, joined_etag(chosen), self._clock(), joined_checksum(upload, chosen),
                 upload.id, upload.properties,
             )  # fmt: skip
             if check is not None:
@@ -381,57 +349,6 @@ class Uploads:
 
     # ---- the whole ----------------------------------------------------------------------------------
 
-    def _choose(self, upload: Upload, claimed: Sequence[ClaimedPart], present: dict[int, Part]) -> list[Part]:
-        if not claimed:
-            raise AwsError(
-                "MalformedXML",
-                "The XML you provided was not well-formed or did not validate against our published schema",
-            )
-        numbers = [part.number for part in claimed]
-        if any(later <= earlier for earlier, later in itertools.pairwise(numbers)):
-            raise AwsError(
-                "InvalidPartOrder",
-                "The list of parts was not in ascending order. Parts must be ordered by part number.",
-                members={"UploadId": upload.id},
-            )
-        chosen: list[Part] = []
-        for claim in claimed:
-            part = present.get(claim.number)
-            if (
-                part is None
-                or part.etag != claim.etag.strip('"')
-                or (claim.checksum and part.checksum and claim.checksum != part.checksum)
-            ):
-                raise AwsError(
-                    "InvalidPart",
-                    "One or more of the specified parts could not be found.  The part may not have been uploaded, "
-                    "or the specified entity tag may not match the part's entity tag.",
-                    members={
-                        "UploadId": upload.id,
-                        "PartNumber": claim.number,
-                        "ETag": claim.etag.strip('"'),
-                    },
-                )
-            if upload.checksum_kind == "COMPOSITE" and not claim.checksum:
-                algorithm = upload.checksum_algorithm.lower()
-                raise AwsError(
-                    "InvalidRequest",
-                    f"The upload was created using a {algorithm} checksum. The complete request must include the "
-                    f"checksum for each part. It was missing for part {claim.number} in the request.",
-                )
-            chosen.append(part)
-        for part in chosen[:-1]:
-            if part.size < self._min_part_bytes:
-                raise AwsError(
-                    "EntityTooSmall",
-                    "Your proposed upload is smaller than the minimum allowed size",
-                    members={
-                        "ProposedSize": part.size, "MinSizeAllowed": self._min_part_bytes,
-                        "PartNumber": part.number, "ETag": part.etag,
-                    },
-                )  # fmt: skip
-        return chosen
-
     def _join(self, version: str, parts: Sequence[Part]) -> None:
         descriptor = self._files.create(version)
         try:
@@ -515,26 +432,3 @@ def _receive(
         digests.update(chunk)
         size += len(chunk)
     return digests.summary()
-
-
-def _lie_together(parts: Sequence[Part], file: str) -> bool:
-    """Whether the parts already are the object, one behind the other from the beginning of *file*."""
-    position = 0
-    for part in parts:
-        if part.file != file or part.position != position:
-            return False
-        position += part.size
-    return bool(file)
-
-
-def _etag(parts: Sequence[Part]) -> str:
-    md5 = hashlib.md5(b"".join(bytes.fromhex(part.etag) for part in parts), usedforsecurity=False)
-    return f"{md5.hexdigest()}-{len(parts)}"
-
-
-def _checksum(upload: Upload, parts: Sequence[Part]) -> Checksum | None:
-    if not upload.checksum_algorithm:
-        return None
-    return join(
-        upload.checksum_algorithm, upload.checksum_kind, [(part.checksum, part.size) for part in parts]
-    )
