@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,47 @@ def test_a_transaction_that_met_another_is_repeated(database: Database) -> None:
 
     assert database.transact(work) == "done"
     assert (len(tries), count(database)) == (3, 1)
+
+
+def test_what_shares_a_commit_fails_alone(database: Database) -> None:
+    def work(thread: int) -> list[str]:
+        outcomes = []
+        for number in range(20):
+
+            def add(connection: Connection, number: int = number) -> str:
+                connection.execute(ADD, a_tag(f"{thread}-{number}"))
+                if number % 4 == 1:
+                    connection.execute(ADD, a_tag(f"{thread}-{number}"))
+                if number % 4 == 2:
+                    raise KeyError(f"{thread}-{number}")
+                return f"{thread}-{number}"
+
+            try:
+                outcomes.append(database.transact(add))
+            except Duplicate:
+                outcomes.append("taken")
+            except KeyError as error:
+                outcomes.append(f"not {error.args[0]}")
+        return outcomes
+
+    with ThreadPoolExecutor(8) as pool:
+        every = list(pool.map(work, range(8)))
+    for thread, outcomes in enumerate(every):
+        kinds = ["{}", "taken", "not {}", "{}"] * 5
+        assert outcomes == [kind.format(f"{thread}-{number}") for number, kind in enumerate(kinds)]
+    with database.read() as connection:
+        keys = {key for (key,) in connection.rows("select key from tags")}
+    assert keys == {f"{t}-{n}" for t in range(8) for n in range(20) if n % 4 in (0, 3)}
+
+
+def test_a_transaction_in_a_write_is_refused(database: Database) -> None:
+    with database.write(), pytest.raises(RuntimeError, match=r"write\(\) inside write\(\)"):
+        database.transact(lambda _: None)
+
+
+def test_only_the_owner_may_read_the_file(tmp_path: Path) -> None:
+    Database(f"sqlite:///{tmp_path}/a.db").close()
+    assert (tmp_path / "a.db").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_closed_database_says_so(database: Database) -> None:
