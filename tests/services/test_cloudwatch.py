@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Any
 
 import pytest
 
 from sagesmith.errors import AwsError
-from sagesmith.services.cloudwatch import MetricData, MetricStatistics
+from sagesmith.services.cloudwatch import handlers
 from sagesmith.services.cloudwatch._expressions import evaluate
 from sagesmith.store.database import Database
 from sagesmith.store.metrics import Datum, Metrics
+from tests.aws.conftest import Running
 from tests.conftest import FakeClock
 from tests.services.direct import Direct
 
@@ -27,7 +29,7 @@ def metrics(sqlite_database: Database, clock: FakeClock) -> Metrics:
 
 @pytest.fixture
 def cloudwatch(metrics: Metrics, clock: FakeClock) -> Direct:
-    return Direct(MetricStatistics(metrics), MetricData(metrics), clock=clock)
+    return Direct(*handlers(metrics), clock=clock)
 
 
 def put(cloudwatch: Direct, **datum: Any) -> None:
@@ -233,3 +235,36 @@ def test_a_driver_puts_with_a_datum(metrics: Metrics, cloudwatch: Direct) -> Non
     metrics.put(SPACE, [Datum("loss", {"TrainingJobName": "j1"}, T0, 0.25)], region="us-east-1")
     (point,) = statistics(cloudwatch, Statistics=["Average"])
     assert point["Average"] == 0.25
+
+
+def test_boto3_over_the_wire(sqlite_database: Database) -> None:
+    server = Running(handlers(Metrics(sqlite_database)))
+    try:
+        client = server.client("cloudwatch")
+        now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+        datum = {
+            "MetricName": "loss",
+            "Dimensions": JOB,
+            "Timestamp": now,
+            "Values": [0.5, 1.5],
+            "Unit": "Count",
+        }
+        client.put_metric_data(Namespace=SPACE, MetricData=[datum])
+        asked = {
+            "StartTime": now - datetime.timedelta(minutes=5),
+            "EndTime": now + datetime.timedelta(minutes=5),
+        }
+        (point,) = client.get_metric_statistics(
+            Namespace=SPACE, MetricName="loss", Dimensions=JOB, Period=3600, Statistics=["Average"],
+            ExtendedStatistics=["p50"], **asked,
+        )["Datapoints"]  # fmt: skip
+        assert (point["Average"], point["Unit"]) == (1.0, "Count")
+        assert point["ExtendedStatistics"]["p50"] == pytest.approx(0.5, rel=0.01)
+        pages = client.get_paginator("get_metric_data").paginate(MetricDataQueries=[a_query("m1")], **asked)
+        assert [result["Values"] for page in pages for result in page["MetricDataResults"]] == [[1.0]]
+        assert client.list_metrics(Namespace=SPACE)["Metrics"][0]["Dimensions"] == JOB
+        with pytest.raises(client.exceptions.InvalidParameterValueException) as caught:
+            client.put_metric_data(Namespace=SPACE, MetricData=[{"MetricName": "x"}])
+        assert caught.value.response["Error"]["Code"] == "InvalidParameterValue"
+    finally:
+        server.close()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from sagesmith.errors import AwsError
-from sagesmith.services.logs import LogEvents, LogGroups, LogStreams, LogTags
+from sagesmith.services.logs import handlers
 from sagesmith.store.database import Database
 from sagesmith.store.logs import Logs
 from sagesmith.store.resources import Resources
+from tests.aws.conftest import Running
 from tests.conftest import FakeClock
 from tests.services.direct import Direct
 
@@ -24,9 +27,7 @@ def store(sqlite_database: Database, clock: FakeClock) -> Logs:
 
 @pytest.fixture
 def logs(store: Logs, sqlite_database: Database, clock: FakeClock) -> Direct:
-    resources = Resources(sqlite_database, clock)
-    handlers = LogGroups(store, resources), LogStreams(store), LogEvents(store), LogTags(store, resources)
-    return Direct(*handlers, clock=clock)
+    return Direct(*handlers(store, Resources(sqlite_database, clock)), clock=clock)
 
 
 def make(logs: Direct, *streams: str) -> None:
@@ -201,3 +202,31 @@ def test_tags_of_groups(logs: Direct) -> None:
     logs("DeleteLogGroup", logGroupName=GROUP)
     logs("CreateLogGroup", logGroupName=GROUP)
     assert logs("ListTagsForResource", resourceArn=ARN)["tags"] == {}
+
+
+def test_boto3_over_the_wire(sqlite_database: Database) -> None:
+    server = Running(handlers(Logs(sqlite_database), Resources(sqlite_database)))
+    try:
+        client = server.client("logs")
+        client.create_log_group(logGroupName=GROUP, tags={"a": "b"})
+        with pytest.raises(client.exceptions.ResourceAlreadyExistsException):
+            client.create_log_group(logGroupName=GROUP)
+        client.create_log_stream(logGroupName=GROUP, logStreamName="s")
+        now = int(time.time() * 1000)
+        events = [{"timestamp": now + number, "message": f"line {number} \u00e9\t"} for number in range(120)]
+        client.put_log_events(logGroupName=GROUP, logStreamName="s", logEvents=events)
+        pages = client.get_paginator("filter_log_events").paginate(
+            logGroupName=GROUP, interleaved=True, PaginationConfig={"PageSize": 50}
+        )
+        assert [event["message"] for page in pages for event in page["events"]] == [
+            e["message"] for e in events
+        ]
+        page = client.get_log_events(logGroupName=GROUP, logStreamName="s", limit=10)
+        assert [event["timestamp"] for event in page["events"]] == [
+            now + number for number in range(110, 120)
+        ]
+        with pytest.raises(client.exceptions.ResourceNotFoundException, match="log stream does not exist"):
+            client.get_log_events(logGroupName=GROUP, logStreamName="none")
+        assert client.list_tags_for_resource(resourceArn=ARN)["tags"] == {"a": "b"}
+    finally:
+        server.close()

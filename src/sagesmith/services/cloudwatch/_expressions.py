@@ -66,7 +66,9 @@ def evaluate(expression: str, series: Mapping[str, TimeSeries], metrics: Iterabl
         AwsError: `ValidationError`, the expression makes no sense or is more than we understand.
     """
     try:
-        result = _Evaluation(expression, series, [series[name] for name in metrics]).value(_parsed(expression))
+        result = _Evaluation(expression, series, [series[name] for name in metrics]).value(
+            _parsed(expression)
+        )
     except (RecursionError, OverflowError) as error:
         raise _fault(expression, "it is too deep, or has too great a number") from error
     if isinstance(result, list):

@@ -1,5 +1,7 @@
 """CloudWatch Logs: groups, streams, events, tags."""
 
+from __future__ import annotations
+
 from sagesmith.services.logs._events import LogEvents
 from sagesmith.services.logs._groups import LogGroups
 from sagesmith.services.logs._streams import LogStreams
