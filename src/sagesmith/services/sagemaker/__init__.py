@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sagesmith.aws._model import Catalog, ServiceModel
+from sagesmith.aws import Catalog, ServiceModel
 from sagesmith.clock import Clock, system_clock
 from sagesmith.images import Image, resolve
 from sagesmith.services.sagemaker._endpoint_configs import EndpointConfigHandlers

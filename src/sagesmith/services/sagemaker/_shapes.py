@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 
-from sagesmith.aws._model import ServiceModel
+from sagesmith.aws import ServiceModel
 
 __all__ = ["Shapes"]
 

@@ -49,9 +49,10 @@ class Tags:
         return output
 
     @operation("DeleteTags")
-    def delete_tags(self, call: Call, request: Mapping[str, Any]) -> None:
+    def delete_tags(self, call: Call, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Remove tags; keys that are not there are no fault."""
         self._resources.untag(self._find(request["ResourceArn"]), request["TagKeys"])
+        return {}
 
     def _find(self, arn: str) -> str:
         resource = self._resources.by_arn(arn)
