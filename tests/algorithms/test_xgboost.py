@@ -287,7 +287,7 @@ class TestServing:
 
 
 class TestJob:
-    given: ClassVar = {
+    given: ClassVar[dict[str, str]] = {
         "num_round": "4",
         "objective": "binary:logistic",
         "max_depth": "3",
@@ -356,8 +356,26 @@ class TestJob:
             reference.log_loss(labels, alone), rel=0.05
         )
 
+    def test_a_host_that_is_killed_ends_the_others_with_a_reason(self, tmp_path: Path) -> None:
+        hosts = ("127.0.1.1", "127.0.1.2")
+        files = {"a.csv": a_csv(BINARY.data, BINARY.target)}
+        started = [
+            jobs.start(
+                tmp_path / host, "xgboost", {**self.given, "num_round": "1000000"}, {"train": ("text/csv", files)},
+                hosts=hosts, host=host,
+            )
+            for host in hosts
+        ]  # fmt: skip
+        started[0].wait_for_line("[3]\t")
+        started[1].signal(signal.SIGKILL)
+        asked = time.monotonic()
+        code, log = started[0].wait()
+        assert code == 1, log
+        assert time.monotonic() - asked < 30
+        assert "another instance" in started[0].failure
+
     def test_cross_validation_makes_a_model_for_each_fold(self, tmp_path: Path) -> None:
-        given: ClassVar = {
+        given = {
             "num_round": "2",
             "objective": "multi:softprob",
             "num_class": "3",

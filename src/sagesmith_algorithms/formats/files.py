@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,7 +38,7 @@ def channel_files(folder: Path) -> list[Path]:
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
     """Open *path* for reading; what gzip packed is unpacked, whatever its name."""
-    with path.open("rb", buffering=1 << 20) as raw:
+    with io.BufferedReader(path.open("rb", buffering=0), 1 << 20) as raw:
         if raw.peek(2)[:2] == _GZIP:
             with gzip.GzipFile(fileobj=raw) as unpacked:
                 yield cast("BinaryIO", unpacked)

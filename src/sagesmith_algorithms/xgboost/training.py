@@ -28,6 +28,7 @@ from sagesmith_algorithms.xgboost.data import check_labels, dmatrix, read_channe
 from sagesmith_algorithms.xgboost.distributed import agree, collective
 from sagesmith_algorithms.xgboost.hyperparameters import CUSTOM_METRICS, NOT_PASSED, is_maximized
 from sagesmith_algorithms.xgboost.metrics import custom_metric
+from sagesmith_toolkit.rendezvous import HostLostError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,6 +44,7 @@ _DROPPED = (
     "prob_buffer_row",
 )  # fmt: skip
 _KEPT_CHECKPOINTS = 5
+_LOST = re.compile(r"(?i)socket|connection|rabit|collective|poll|peer")
 
 
 def train_xgboost(environment: Environment, values: Mapping[str, Any]) -> None:
@@ -149,7 +151,10 @@ def boost(
             evals_result=results,
         )
     except (xgboost.core.XGBoostError, ValueError) as error:
-        raise CustomerError(f"XGBoost refused to train: {_reason(error)}") from error
+        reason = _reason(error)
+        if xgboost.collective.is_distributed() and _LOST.search(reason):
+            raise HostLostError(f"another instance ended or cannot be reached any more ({reason})") from error
+        raise CustomerError(f"XGBoost refused to train: {reason}") from error
 
 
 def _parameters(
