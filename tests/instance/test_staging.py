@@ -1,17 +1,20 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
+import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from sagesmith.instance import _staging
 from sagesmith.instance._objects import DataError
+from sagesmith.instance._pipes import Pipe
 from sagesmith.instance._staging import stage
 from sagesmith.instance.spec import ChannelSpec
 
@@ -39,6 +42,9 @@ class Objects:
 
     def read(self, bucket: str, key: str) -> bytes:
         return self.content[f"{bucket}/{key}"]
+
+    def open_stream(self, bucket: str, key: str) -> io.RawIOBase:
+        return cast("io.RawIOBase", io.BytesIO(self.content[f"{bucket}/{key}"]))
 
     def get(self, bucket: str, key: str, path: Path, *, link: bool = True) -> object:
         path.write_bytes(self.content[f"{bucket}/{key}"])
@@ -148,3 +154,36 @@ def test_bad_data_is_refused(tmp_path: Path, uri: str, more: dict[str, Any], wor
     with pytest.raises(DataError, match=words):
         staged(tmp_path / "input", content, uri, **more)
     assert not (tmp_path / "escape").exists()
+
+
+def piped(folder: Path, content: Mapping[str, bytes], channel: ChannelSpec, epochs: int) -> list[bytes]:
+    pipe = Pipe(Objects(content), channel, folder, hosts=("algo-1",), host="algo-1")
+    pipe.start(pytest.fail)
+    try:
+        return [(folder / f"{channel.name}_{epoch}").read_bytes() for epoch in range(epochs)]
+    finally:
+        pipe.close()
+
+
+def test_a_pipe_gives_all_objects_in_every_epoch(tmp_path: Path) -> None:
+    content = {"b/d/1": b"one\n" * 100_000, "b/d/2": b"two\n"}
+    channel = ChannelSpec("train", "s3://b/d/", input_mode="Pipe")
+    assert piped(tmp_path, content, channel, 3) == [content["b/d/1"] + b"two\n"] * 3
+
+
+def test_a_pipe_can_wrap_each_object_and_unpack_it(tmp_path: Path) -> None:
+    channel = ChannelSpec("t", "s3://b/d/", input_mode="Pipe", record_wrapper="RecordIO", compression="Gzip")
+    (data,) = piped(tmp_path, {"b/d/1": gzip.compress(b"hello")}, channel, 1)
+    assert data == struct.pack("<II", 0xCED7230A, 5) + b"hello\0\0\0"
+
+
+def test_a_pipe_gives_the_attributes_of_an_augmented_manifest(tmp_path: Path) -> None:
+    lines = b'{"source-ref": "s3://b/img", "label": 3, "text": "x"}\n'
+    channel = ChannelSpec(
+        "t",
+        "s3://b/m.manifest",
+        "AugmentedManifestFile",
+        input_mode="Pipe",
+        attribute_names=("source-ref", "label"),
+    )
+    assert piped(tmp_path, {"b/m.manifest": lines, "b/img": b"IMG"}, channel, 1) == [b"IMG3"]

@@ -19,9 +19,20 @@ from sagesmith.images._reference import Reference
 __all__ = ["WARM_MODULES", "Image", "resolve"]
 
 WARM_MODULES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {"algorithms": ("sagesmith_algorithms.xgboost", "sagesmith_algorithms.kmeans")}
+    {
+        "algorithms": (
+            "sagesmith_algorithms.xgboost.training",
+            "sagesmith_algorithms.xgboost.serving",
+            "sagesmith_algorithms.kmeans",
+            "sagesmith_toolkit.server",
+            "pyarrow.csv",
+        )
+    }
 )
-"""For each kind of warm process: the modules that it has imported before it gets its work."""
+"""For each kind of warm process: the modules that it has imported before it gets its work.
+
+A package's ``__main__`` must not be among them: it would not run as a program any more.
+"""
 
 
 @dataclass(frozen=True, slots=True)

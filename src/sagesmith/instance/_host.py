@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from sagesmith.containers import Container, ContainerPlan, Line, ProcessRuntime, Sandbox
+from sagesmith.containers import Container, ContainerError, ContainerPlan, Line, ProcessRuntime, Sandbox
 from sagesmith.containers.process import WarmProcess
 from sagesmith.instance._layout import base_environment
 from sagesmith.instance._link import Link
@@ -155,6 +155,26 @@ class Host:
             gpus=spec.gpus,
             image=spec.container.image,
         )
+
+    def check(self) -> None:
+        """Refuse what cannot be run here, before anything is done for it.
+
+        Raises:
+            ContainerError: it needs Docker, or a network that only the hosts of one job share.
+        """
+        spec = self.spec
+        if spec.container.runtime != "process":
+            raise ContainerError(
+                f"the image {spec.container.image!r} is the user's own container, which Sagesmith cannot run yet: it "
+                "runs the built-in algorithms' images",
+                client_error=True,
+            )
+        if not spec.container.network and len(spec.hosts) > 1:
+            raise ContainerError(
+                "EnableNetworkIsolation with more than one instance is not available in Sagesmith yet: set it to "
+                "false, or InstanceCount to 1",
+                client_error=True,
+            )
 
     async def start(self, plan: ContainerPlan, output: LogShipper) -> Container:
         """Start the container of *plan*, in the warm process that waits if there is one."""

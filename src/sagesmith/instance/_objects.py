@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
@@ -43,6 +44,10 @@ class Objects(Protocol):
 
     def read(self, bucket: str, key: str) -> bytes:
         """Return the content of a small object."""
+        ...
+
+    def open_stream(self, bucket: str, key: str) -> io.RawIOBase:
+        """Return a reader of the object's content."""
         ...
 
     def get(self, bucket: str, key: str, path: Path, *, link: bool = True) -> object:

@@ -70,6 +70,7 @@ class Serving:
     async def run(self) -> Finished:
         """Serve until told to end, or until the server cannot be made ready."""
         host = self._host
+        host.check()
         host.link.send(Stage("Downloading", "Downloading model data"))
         lay_out_serving(host.folder / "ml")
         download = asyncio.create_task(asyncio.to_thread(self._download))

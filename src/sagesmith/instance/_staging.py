@@ -22,7 +22,7 @@ from sagesmith.errors import AwsError
 from sagesmith.instance._objects import DataError, Objects, split_uri
 from sagesmith.instance.spec import ChannelSpec
 
-__all__ = ["SMALL_CHANNEL_BYTES", "stage"]
+__all__ = ["SMALL_CHANNEL_BYTES", "Item", "list_items", "stage"]
 
 SMALL_CHANNEL_BYTES: Final = 32 * 1024 * 1024
 _PARALLEL: Final = 8
@@ -30,7 +30,9 @@ _MISSING: Final = frozenset({"NoSuchBucket", "NoSuchKey", "404"})
 
 
 @dataclass(frozen=True, slots=True)
-class _Item:
+class Item:
+    """One object of a channel, and the file's path in the channel's folder."""
+
     bucket: str
     key: str
     path: PurePosixPath
@@ -56,9 +58,7 @@ def stage(
     with ThreadPoolExecutor(_PARALLEL, thread_name_prefix="stage") as pool:
         running = []
         for channel in channels:
-            items = _list(objects, channel)
-            if channel.distribution == "ShardedByS3Key":
-                items = sorted(items, key=lambda item: item.key)[list(hosts).index(host) :: len(hosts)]
+            items = list_items(objects, channel, hosts, host)
             link = may_link and sum(item.size for item in items) > SMALL_CHANNEL_BYTES
             link = link and channel.compression != "Gzip"
             folder = target / channel.name
@@ -76,7 +76,12 @@ def stage(
     return linked
 
 
-def _list(objects: Objects, channel: ChannelSpec) -> list[_Item]:
+def list_items(objects: Objects, channel: ChannelSpec, hosts: Sequence[str], host: str) -> list[Item]:
+    """Return the objects of *channel* that belong to *host*.
+
+    Raises:
+        DataError: there is nothing under the URI, or a key cannot be a file's name.
+    """
     try:
         items = [_checked(item, channel) for item in _items(objects, channel)]
     except AwsError as error:
@@ -89,10 +94,12 @@ def _list(objects: Objects, channel: ChannelSpec) -> list[_Item]:
             f"channel {channel.name!r}. Please ensure that the bucket exists, that objects exist under that S3 "
             "prefix, and that the role has s3:ListBucket permission on the bucket."
         )
+    if channel.distribution == "ShardedByS3Key":
+        items = sorted(items, key=lambda item: item.key)[list(hosts).index(host) :: len(hosts)]
     return items
 
 
-def _items(objects: Objects, channel: ChannelSpec) -> Iterator[_Item]:
+def _items(objects: Objects, channel: ChannelSpec) -> Iterator[Item]:
     bucket, key = split_uri(channel.s3_uri)
     if channel.s3_data_type == "ManifestFile":
         yield from _manifest_items(objects, channel)
@@ -102,7 +109,7 @@ def _items(objects: Objects, channel: ChannelSpec) -> Iterator[_Item]:
         if entry.key.endswith("/") and not entry.size:
             continue  # what consoles make to show a folder
         if not exact or entry.key == key:
-            yield _Item(bucket, entry.key, PurePosixPath(_below(key, entry.key)), entry.size)
+            yield Item(bucket, entry.key, PurePosixPath(_below(key, entry.key)), entry.size)
 
 
 def _below(prefix: str, key: str) -> str:
@@ -115,7 +122,7 @@ def _below(prefix: str, key: str) -> str:
     return key[prefix.rfind("/") + 1 :]  # the prefix ends within a name
 
 
-def _manifest_items(objects: Objects, channel: ChannelSpec) -> Iterator[_Item]:
+def _manifest_items(objects: Objects, channel: ChannelSpec) -> Iterator[Item]:
     first, *rest = entries = _read_manifest(objects, channel) or [{}]
     prefix = str(first.get("prefix", "")) if isinstance(first, dict) else ""
     known = {entry.key: entry.size for entry in objects.list(*split_uri(prefix))} if prefix else {}
@@ -129,7 +136,7 @@ def _manifest_items(objects: Objects, channel: ChannelSpec) -> Iterator[_Item]:
             raise DataError(
                 f"Data download failed: the manifest {channel.s3_uri} names s3://{bucket}/{key}, which does not exist."
             )
-        yield _Item(bucket, key, PurePosixPath((entry if prefix else key).lstrip("/")), known[key])
+        yield Item(bucket, key, PurePosixPath((entry if prefix else key).lstrip("/")), known[key])
 
 
 def _read_manifest(objects: Objects, channel: ChannelSpec) -> list[Any]:
@@ -147,7 +154,7 @@ def _read_manifest(objects: Objects, channel: ChannelSpec) -> list[Any]:
     return entries
 
 
-def _checked(item: _Item, channel: ChannelSpec) -> _Item:
+def _checked(item: Item, channel: ChannelSpec) -> Item:
     if ".." in item.path.parts or item.path.is_absolute() or not item.path.parts or "\0" in str(item.path):
         raise DataError(
             f"Data download failed: key {item.key!r} of channel {channel.name!r} cannot be a file below "
@@ -157,7 +164,7 @@ def _checked(item: _Item, channel: ChannelSpec) -> _Item:
 
 
 def _fetch(
-    objects: Objects, item: _Item, folder: Path, channel: ChannelSpec, link: bool, cancelled: Event
+    objects: Objects, item: Item, folder: Path, channel: ChannelSpec, link: bool, cancelled: Event
 ) -> None:
     if cancelled.is_set():
         return

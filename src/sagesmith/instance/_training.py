@@ -20,6 +20,7 @@ from sagesmith.instance import _artifacts
 from sagesmith.instance._host import Host, LogShipper, watch_utilization
 from sagesmith.instance._layout import lay_out_training
 from sagesmith.instance._objects import DataError, split_uri
+from sagesmith.instance._pipes import Pipe
 from sagesmith.instance._staging import stage
 from sagesmith.instance.spec import (
     Command,
@@ -54,6 +55,7 @@ class Training:
         self._container: Container | None = None
         self._stopping: Stop | None = None
         self._cancelled = threading.Event()
+        self._pipes: list[Pipe] = []
         self._told: asyncio.Future[tuple[str, ...] | None] = asyncio.get_running_loop().create_future()
         self._uploaded_checkpoints: dict[str, tuple[int, int]] = {}
 
@@ -73,6 +75,7 @@ class Training:
     async def run(self) -> Finished:
         """Do the work, and return how it ended."""
         host, link = self._host, self._host.link
+        host.check()
         link.send(Stage("Downloading", "Downloading input data"))
         lay_out_training(self._base, host.spec, self._task)
         linked = await asyncio.to_thread(self._stage)
@@ -93,10 +96,15 @@ class Training:
         task, host = self._task, self._host
         if task.checkpoint_uri:
             self._download_checkpoints()
+        target, piped = self._base / "input" / "data", [c for c in task.channels if c.input_mode == "Pipe"]
+        for channel in piped:
+            self._pipes.append(
+                Pipe(host.objects, channel, target, hosts=host.spec.hosts, host=host.spec.host)
+            )
         return stage(
             host.objects,
-            task.channels,
-            self._base / "input" / "data",
+            [channel for channel in task.channels if channel not in piped],
+            target,
             hosts=host.spec.hosts,
             host=host.spec.host,
             may_link=host.sandboxed,
@@ -119,6 +127,8 @@ class Training:
             environment, read_only=tuple(f"input/data/{name}" for name in linked), folders=folders
         )
         container = self._container = await host.start(plan, self._log)
+        for pipe in self._pipes:
+            pipe.start(lambda text: self._call_soon(self._log.note, text))
         if self._stopping is not None:
             self.obey(self._stopping)
         beside = [asyncio.create_task(watch_utilization(host, container))]
@@ -130,6 +140,8 @@ class Training:
             self._log.flush()
             for each in beside:
                 each.cancel()
+            for pipe in self._pipes:
+                pipe.close()
             await asyncio.gather(*beside, return_exceptions=True)
             if task.checkpoint_uri:
                 await asyncio.to_thread(self._upload_checkpoints)
