@@ -12,7 +12,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -192,7 +192,10 @@ class Training:
             return {"s": took, "inertia": self._inertia(np.load(self.folder / "centers.npy"))}
 
         peers = ("KMeans", "MiniBatchKMeans")
-        contenders = {"job": ours, **{kind: partial(sklearn, kind) for kind in peers}}
+        contenders: dict[str, Callable[[], Mapping[str, float]]] = {
+            "job": ours,
+            **{kind: partial(sklearn, kind) for kind in peers},
+        }
         found = interleave(rounds, contenders)
         what = f"k-means, {self.n_rows:,} x 50, k = {CLUSTERS}"
         rows = []
