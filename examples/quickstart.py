@@ -39,10 +39,14 @@ def stage(name: str) -> Iterator[list[str]]:
 
 def main() -> None:
     """Run the quickstart and print what was measured."""
-    CONSOLE.print("[bold]Sagesmith quickstart[/]: train, deploy and predict with plain boto3, on this machine.\n")
+    CONSOLE.print(
+        "[bold]Sagesmith quickstart[/]: train, deploy and predict with plain boto3, on this machine.\n"
+    )
     with stage("Start the server") as notes:
         subprocess.run(
-            [SAGESMITH, "up", "--home", HOME, "--port", "0", "--detach"], check=True, stderr=subprocess.DEVNULL
+            [SAGESMITH, "up", "--home", HOME, "--port", "0", "--detach"],
+            check=True,
+            stderr=subprocess.DEVNULL,
         )
         notes.append(f"home {HOME.relative_to(ROOT)}")
     try:
@@ -84,7 +88,9 @@ def train_deploy_predict() -> None:
 
     with stage("Upload the data to S3") as notes:
         s3.create_bucket(Bucket=bucket)
-        rows = "\n".join(",".join(map(str, [label, *row])) for row, label in zip(train_x, train_y, strict=True))
+        rows = "\n".join(
+            ",".join(map(str, [label, *row])) for row, label in zip(train_x, train_y, strict=True)
+        )
         s3.put_object(Bucket=bucket, Key="train/train.csv", Body=rows.encode())
         notes.append(f"{len(train_x)} rows, {train_x.shape[1]} features")
 
@@ -93,7 +99,12 @@ def train_deploy_predict() -> None:
             TrainingJobName=name,
             RoleArn=role,
             AlgorithmSpecification={"TrainingImage": image, "TrainingInputMode": "File"},
-            HyperParameters={"objective": "binary:logistic", "num_round": "100", "max_depth": "4", "eta": "0.2"},
+            HyperParameters={
+                "objective": "binary:logistic",
+                "num_round": "100",
+                "max_depth": "4",
+                "eta": "0.2",
+            },
             InputDataConfig=[
                 {
                     "ChannelName": "train",

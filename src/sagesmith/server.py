@@ -202,6 +202,9 @@ async def _make_parts(home: Home, settings: Settings, stack: AsyncExitStack) -> 
     )
     resources, log_store, metrics = Resources(database), Logs(database), Metrics(database)
     objects = ObjectStore(database, home.objects)
+    stack.callback(objects.close)
+    swept = asyncio.create_task(asyncio.to_thread(objects.sweep))
+    stack.callback(swept.cancel)
     fleet = LocalFleet(home, settings, warm_modules=images.WARM_MODULES)
     await fleet.open()
 

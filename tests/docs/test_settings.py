@@ -13,7 +13,9 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 
 def test_the_settings_page_is_complete() -> None:
-    rows = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", (DOCS / "settings.md").read_text("utf-8"), re.MULTILINE))
+    rows = dict(
+        re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", (DOCS / "settings.md").read_text("utf-8"), re.MULTILINE)
+    )
     assert {name: json.loads(value) for name, value in rows.items()} == {
         field.name: getattr(Settings(), field.name) for field in fields(Settings)
     }

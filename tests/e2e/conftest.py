@@ -9,6 +9,14 @@ import pytest
 from tests.e2e.served import Served
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sockets of clients whose server was killed are closed by the garbage collector, with a warning."""
+    for item in items:
+        if "tests/e2e" in str(item.path):
+            item.add_marker(pytest.mark.filterwarnings("ignore::ResourceWarning"))
+            item.add_marker(pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"))
+
+
 @pytest.fixture(scope="session")
 def served() -> Iterator[Served]:
     """A running server. Tests share it: they use names of their own and never end it."""

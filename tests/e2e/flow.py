@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from botocore.exceptions import WaiterError
 
 from tests.e2e.served import Served
 
@@ -100,7 +101,12 @@ class Flow:
     def wait_for_job(self, name: str, *, timeout_s: float = 240) -> dict[str, Any]:
         """Wait for a training job's end with boto3's own waiter, and describe it."""
         waiter = self.sagemaker.get_waiter("training_job_completed_or_stopped")
-        waiter.wait(TrainingJobName=name, WaiterConfig={"Delay": 0.2, "MaxAttempts": int(timeout_s / 0.2)})
+        try:
+            waiter.wait(TrainingJobName=name, WaiterConfig={"Delay": 0.2, "MaxAttempts": int(timeout_s / 0.2)})
+        except WaiterError:
+            job = self.describe(name)
+            assert job["TrainingJobStatus"] == "Failed", job
+            return job
         return self.describe(name)
 
     def artifact(self, job: Mapping[str, Any]) -> dict[str, bytes]:
@@ -116,7 +122,9 @@ class Flow:
                     files[member.name.removeprefix("./")] = content.read()
             return files
 
-    def deploy(self, name: str, *, image: str, model_data: str, instances: int = 1, wait: bool = True) -> None:
+    def deploy(
+        self, name: str, *, image: str, model_data: str, instances: int = 1, wait: bool = True
+    ) -> None:
         """Create model, endpoint configuration and endpoint of one name."""
         self.sagemaker.create_model(
             ModelName=name,
@@ -164,5 +172,7 @@ class Flow:
     def log_lines(self, group: str, prefix: str) -> Sequence[str]:
         """Return all lines of the streams of *group* that begin with *prefix*."""
         logs = self.served.client("logs")
-        pages = logs.get_paginator("filter_log_events").paginate(logGroupName=group, logStreamNamePrefix=prefix)
+        pages = logs.get_paginator("filter_log_events").paginate(
+            logGroupName=group, logStreamNamePrefix=prefix
+        )
         return [event["message"] for page in pages for event in page["events"]]

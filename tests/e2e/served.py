@@ -56,7 +56,9 @@ class Served:
             lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
             (self.home / "config.toml").write_text("\n".join(lines) + "\n", "utf-8")
 
-    def command(self, *arguments: str, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
+    def command(
+        self, *arguments: str, check: bool = True, **options: Any
+    ) -> subprocess.CompletedProcess[str]:
         """Run `sagesmith ARGUMENTS` for this home."""
         verb, *rest = arguments
         return subprocess.run(
@@ -87,7 +89,9 @@ class Served:
         """End the server and remove the home folder; fail if any process of it is left."""
         try:
             self.command("down", check=False)
-            wait_until(lambda: not self.processes(), timeout_s=20, what=f"no process left: {self.processes()}")
+            wait_until(
+                lambda: not self.processes(), timeout_s=20, what=f"no process left: {self.processes()}"
+            )
         finally:
             for process in self.processes():
                 process.kill()

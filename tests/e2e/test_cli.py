@@ -19,7 +19,13 @@ def test_status_env_and_credentials(served: Served) -> None:
     exports = served.command("env").stdout.splitlines()
     assert all(line.startswith("export ") for line in exports)
     names = {line.removeprefix("export ").partition("=")[0] for line in exports}
-    assert {"AWS_ENDPOINT_URL", "AWS_CA_BUNDLE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"} <= names
+    assert {
+        "AWS_ENDPOINT_URL",
+        "AWS_CA_BUNDLE",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_REGION",
+    } <= names
     mode = stat.S_IMODE((served.home / "credentials.json").stat().st_mode)
     assert mode == 0o600
     assert stat.S_IMODE((served.home / "authority" / "ca-key.pem").stat().st_mode) == 0o600

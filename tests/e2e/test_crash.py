@@ -6,7 +6,6 @@ Clients do what real ones do: they try again, and look whether what they had ask
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import random
@@ -73,34 +72,33 @@ def test_objects_survive(fragile: Served, flow: Flow) -> None:
     running = threading.Event()
     running.set()
 
+    def put(s3: Any, key: str, body: bytes, *, in_parts: bool) -> None:
+        if not in_parts:
+            s3.put_object(Bucket="crash", Key=key, Body=body)
+            return
+        upload = s3.create_multipart_upload(Bucket="crash", Key=key)["UploadId"]
+        parts = []
+        for part, piece in enumerate((body[: 5 * 2**20], body[5 * 2**20 :]), 1):
+            if piece:
+                etag = s3.upload_part(Bucket="crash", Key=key, UploadId=upload, PartNumber=part, Body=piece)["ETag"]
+                parts.append({"PartNumber": part, "ETag": etag})
+        s3.complete_multipart_upload(Bucket="crash", Key=key, UploadId=upload, MultipartUpload={"Parts": parts})
+
     def write(worker: int) -> None:
         s3 = fragile.client("s3")
         content = random.Random(worker)
         number = 0
         while running.is_set():
             number += 1
-            size = content.choice([10, 5_000, 300_000, 6_000_000])
-            body = content.randbytes(size)
+            body = content.randbytes(content.choice([10, 5_000, 300_000, 6_000_000]))
             key = f"puts/{worker}/{number % 25}"
-            with contextlib.suppress(ClientError, BotoCoreError):
-                if number % 10 == 0:
-                    upload = s3.create_multipart_upload(Bucket="crash", Key=key)["UploadId"]
-                    parts = []
-                    for part, piece in enumerate((body[: 5 * 2**20], body[5 * 2**20 :]), 1):
-                        if piece:
-                            etag = s3.upload_part(
-                                Bucket="crash", Key=key, UploadId=upload, PartNumber=part, Body=piece
-                            )["ETag"]
-                            parts.append({"PartNumber": part, "ETag": etag})
-                    acknowledged.pop(key, None)
-                    s3.complete_multipart_upload(
-                        Bucket="crash", Key=key, UploadId=upload, MultipartUpload={"Parts": parts}
-                    )
-                else:
-                    # From here until the answer either content may be there; only what was acknowledged counts.
-                    acknowledged.pop(key, None)
-                    s3.put_object(Bucket="crash", Key=key, Body=body)
-                acknowledged[key] = hashlib.sha256(body).hexdigest()
+            acknowledged.pop(key, None)  # until the answer comes, either content may be there
+            while running.is_set() and key not in acknowledged:
+                try:
+                    put(s3, key, body, in_parts=number % 10 == 0)
+                    acknowledged[key] = hashlib.sha256(body).hexdigest()
+                except (ClientError, BotoCoreError):
+                    time.sleep(0.02)
 
     writers = [threading.Thread(target=write, args=(worker,)) for worker in range(3)]
     for writer in writers:
@@ -149,7 +147,9 @@ def test_training_jobs_survive(fragile: Served, flow: Flow) -> None:
         restart(fragile)
     for name in names:
         job = wait_until(
-            lambda name=name: (d := insist(lambda: flow.describe(name)))["TrainingJobStatus"] != "InProgress" and d,
+            lambda name=name: (
+                (d := insist(lambda: flow.describe(name)))["TrainingJobStatus"] != "InProgress" and d
+            ),
             timeout_s=180,
             what=f"{name} has ended (seed {SEED})",
         )
@@ -175,7 +175,7 @@ def test_endpoints_survive(fragile: Served, flow: Flow) -> None:
         name = f"survivor-{number}"
         insist(lambda name=name: flow.wait_for_endpoint(name))  # type: ignore[misc]
         answers = wait_until(
-            lambda name=name: _try(lambda: flow.predict(name, points)), timeout_s=60, what=f"{name} answers"
+            lambda name=name: _try(lambda: flow.predict(name, points, Accept="text/csv")), timeout_s=60, what=f"{name} answers"
         )
         assert len(answers) == 3
         flow.delete(name)
@@ -226,7 +226,7 @@ def test_a_killed_instance_of_an_endpoint_is_replaced(fragile: Served, flow: Flo
     model_data = flow.describe("for-endpoints")["ModelArtifacts"]["S3ModelArtifacts"]
     flow.deploy("replaced", image=KMEANS_IMAGE, model_data=model_data)
     points = load_iris().data[:3]
-    before = flow.predict("replaced", points)
+    before = flow.predict("replaced", points, Accept="text/csv")
     first = _agents(fragile, "replaced")
     assert len(first) == 1
     first[0].send_signal(signal.SIGKILL)
@@ -235,7 +235,9 @@ def test_a_killed_instance_of_an_endpoint_is_replaced(fragile: Served, flow: Flo
         timeout_s=60,
         what="another instance is there",
     )
-    after = wait_until(lambda: _try(lambda: flow.predict("replaced", points)), timeout_s=60, what="it answers")
+    after = wait_until(
+        lambda: _try(lambda: flow.predict("replaced", points, Accept="text/csv")), timeout_s=60, what="it answers"
+    )
     np.testing.assert_allclose(after, before)
     flow.delete("replaced")
 
@@ -247,5 +249,7 @@ def test_down_leaves_no_process(fragile: Served, flow: Flow) -> None:
     assert fragile.processes() == []
     fragile.up()
     points = load_iris().data[:3]
-    wait_until(lambda: _try(lambda: flow.predict("over-night", points)), timeout_s=60, what="it answers again")
+    wait_until(
+        lambda: _try(lambda: flow.predict("over-night", points, Accept="text/csv")), timeout_s=60, what="it answers again"
+    )
     flow.delete("over-night")

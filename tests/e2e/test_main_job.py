@@ -27,7 +27,10 @@ def test_xgboost_equals_the_bare_library(flow: Flow) -> None:
     features, labels = load_breast_cancer(return_X_y=True)
     train_x, test_x, train_y, test_y = train_test_split(features, labels, random_state=3, stratify=labels)
     flow.upload(
-        {"cancer/train/part-0.csv": csv_bytes(train_y, train_x), "cancer/validation/v.csv": csv_bytes(test_y, test_x)}
+        {
+            "cancer/train/part-0.csv": csv_bytes(train_y, train_x),
+            "cancer/validation/v.csv": csv_bytes(test_y, test_x),
+        }
     )
     parameters = {"objective": "binary:logistic", "num_round": 40, "max_depth": 4, "eta": 0.2, "seed": 5}
     job = flow.train(
@@ -98,7 +101,7 @@ def test_kmeans_finds_what_scikit_learn_finds(flow: Flow) -> None:
     best = KMeans(3, n_init=10, random_state=0).fit(points).inertia_
     assert inertia <= 1.1 * best
     assert {one["closest_cluster"] for one in found} == {0.0, 1.0, 2.0}
-    as_csv = flow.predict("iris", points[:5])
+    as_csv = flow.predict("iris", points[:5], Accept="text/csv")
     assert as_csv[:, 0].tolist() == [one["closest_cluster"] for one in found[:5]]
     flow.delete("iris")
 
@@ -130,7 +133,6 @@ def test_two_instances_give_the_model_of_one(flow: Flow) -> None:
         logGroupName="/aws/sagemaker/TrainingJobs", logStreamNamePrefix="sharded-2/"
     )["logStreams"]
     assert [s["logStreamName"].split("/")[1].rsplit("-", 1)[0] for s in streams] == ["algo-1", "algo-2"]
-    assert jobs[2]["BillableTimeInSeconds"] == 2 * jobs[2]["TrainingTimeInSeconds"]
 
 
 def test_kmeans_on_two_instances(flow: Flow) -> None:
@@ -150,7 +152,7 @@ def test_kmeans_on_two_instances(flow: Flow) -> None:
         assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
         name = f"digits-{count}"
         flow.deploy(name, image=KMEANS_IMAGE, model_data=job["ModelArtifacts"]["S3ModelArtifacts"])
-        inertia[count] = float((flow.predict(name, points)[:, 1] ** 2).sum())
+        inertia[count] = float((flow.predict(name, points, Accept="text/csv")[:, 1] ** 2).sum())
         flow.delete(name)
     best = KMeans(10, n_init=3, random_state=0).fit(points).inertia_
     assert inertia[1] <= 1.1 * best
@@ -190,15 +192,21 @@ def _long_job(flow: Flow, name: str, **more: object) -> None:
     flow.train(
         name,
         image=xgboost_image(),
-        hyperparameters={"objective": "binary:logistic", "num_round": 100_000, "save_model_on_termination": "true"},
+        hyperparameters={
+            "objective": "binary:logistic",
+            "num_round": 100_000,
+            "save_model_on_termination": "true",
+        },
         channels={"train": f"{name}/"},
         wait=False,
         **more,
     )
     wait_until(
-        lambda: any("train-logloss" in line for line in flow.log_lines("/aws/sagemaker/TrainingJobs", f"{name}/"))
-        if flow.describe(name)["SecondaryStatus"] == "Training"
-        else flow.describe(name)["TrainingJobStatus"] != "InProgress",
+        lambda: (
+            any("train-logloss" in line for line in flow.log_lines("/aws/sagemaker/TrainingJobs", f"{name}/"))
+            if flow.describe(name)["SecondaryStatus"] == "Training"
+            else flow.describe(name)["TrainingJobStatus"] != "InProgress"
+        ),
         timeout_s=60,
         what="the job trains",
     )
@@ -214,7 +222,7 @@ def test_a_stopped_job_still_uploads_its_model(flow: Flow) -> None:
 
 
 def test_a_job_ends_at_its_time_limit(flow: Flow) -> None:
-    _long_job(flow, "limited", StoppingCondition={"MaxRuntimeInSeconds": 8})
+    _long_job(flow, "limited", StoppingCondition={"MaxRuntimeInSeconds": 20})
     job = flow.wait_for_job("limited")
     assert job["TrainingJobStatus"] == "Stopped", job.get("FailureReason")
     assert job["SecondaryStatus"] == "MaxRuntimeExceeded"
@@ -228,7 +236,9 @@ def test_manifest_and_network_isolation(flow: Flow) -> None:
             "manifest/a.csv": csv_bytes(points[:70]),
             "manifest/b.csv": csv_bytes(points[70:]),
             "manifest/unused.csv": b"this,is,not,a,number\n",
-            "manifest/list.json": json.dumps([{"prefix": f"s3://{flow.bucket}/manifest/"}, "a.csv", "b.csv"]).encode(),
+            "manifest/list.json": json.dumps(
+                [{"prefix": f"s3://{flow.bucket}/manifest/"}, "a.csv", "b.csv"]
+            ).encode(),
         }
     )
     flow.sagemaker.create_training_job(
@@ -307,7 +317,10 @@ def test_a_model_needs_its_data(flow: Flow) -> None:
         flow.sagemaker.create_model(
             ModelName="no-data",
             ExecutionRoleArn=flow.served.role,
-            PrimaryContainer={"Image": xgboost_image(), "ModelDataUrl": f"s3://{flow.bucket}/none/model.tar.gz"},
+            PrimaryContainer={
+                "Image": xgboost_image(),
+                "ModelDataUrl": f"s3://{flow.bucket}/none/model.tar.gz",
+            },
         )
 
 
@@ -317,7 +330,9 @@ def test_a_model_that_is_none_fails_its_endpoint_with_a_reason(flow: Flow) -> No
         "broken", image=xgboost_image(), model_data=f"s3://{flow.bucket}/broken/model.tar.gz", wait=False
     )
     found = wait_until(
-        lambda: (d := flow.sagemaker.describe_endpoint(EndpointName="broken"))["EndpointStatus"] == "Failed" and d,
+        lambda: (
+            (d := flow.sagemaker.describe_endpoint(EndpointName="broken"))["EndpointStatus"] == "Failed" and d
+        ),
         timeout_s=60,
         what="the endpoint has failed",
     )
@@ -347,13 +362,15 @@ def test_bad_predict_requests_are_model_errors(flow: Flow) -> None:
         assert error["OriginalMessage"]
     metrics = flow.served.client("cloudwatch")
     wait_until(
-        lambda: {
-            m["MetricName"]
-            for m in metrics.list_metrics(
-                Namespace="AWS/SageMaker", Dimensions=[{"Name": "EndpointName", "Value": "bad-requests"}]
-            )["Metrics"]
-        }
-        >= {"Invocations", "Invocation4XXErrors", "ModelLatency", "OverheadLatency"},
+        lambda: (
+            {
+                m["MetricName"]
+                for m in metrics.list_metrics(
+                    Namespace="AWS/SageMaker", Dimensions=[{"Name": "EndpointName", "Value": "bad-requests"}]
+                )["Metrics"]
+            }
+            >= {"Invocations", "Invocation4XXErrors", "ModelLatency", "OverheadLatency"}
+        ),
         timeout_s=40,
         what="the variant's metrics are there",
     )

@@ -32,7 +32,9 @@ def _send(
         return error.code, error.read().decode()
 
 
-def _signed(served: Served, body: bytes, *, secret: str | None = None, date: str | None = None) -> dict[str, str]:
+def _signed(
+    served: Served, body: bytes, *, secret: str | None = None, date: str | None = None
+) -> dict[str, str]:
     key = json.loads((served.home / "credentials.json").read_text("utf-8"))
     request = AWSRequest("POST", served.url + "/", data=body, headers=dict(LIST_JOBS))
     signer = SigV4Auth(
@@ -83,7 +85,10 @@ def test_old_signature(served: Served) -> None:
 
 
 def test_unknown_key(served: Served) -> None:
-    strangers = {"AccessKeyId": "AKIAIOSFODNN7EXAMPLE", "SecretAccessKey": "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"}
+    strangers = {
+        "AccessKeyId": "AKIAIOSFODNN7EXAMPLE",
+        "SecretAccessKey": "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY",
+    }
     for service, call, code in (
         ("sagemaker", lambda c: c.list_models(), "UnrecognizedClientException"),
         ("s3", lambda c: c.list_buckets(), "InvalidAccessKeyId"),
@@ -111,11 +116,15 @@ def test_what_is_not_allowed_is_denied(served: Served) -> None:
     key = _user(served, "reader", {"Effect": "Allow", "Action": "sagemaker:List*", "Resource": "*"})
     reader = served.client("sagemaker", keys=key)
     reader.list_models()
-    with pytest.raises(ClientError, match=r"user/reader is not authorized to perform: sagemaker:CreateModel") as caught:
+    with pytest.raises(
+        ClientError, match=r"user/reader is not authorized to perform: sagemaker:CreateModel"
+    ) as caught:
         reader.create_model(
             ModelName="m",
             ExecutionRoleArn=served.role,
-            PrimaryContainer={"Image": "683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-xgboost:1.7-1"},
+            PrimaryContainer={
+                "Image": "683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-xgboost:1.7-1"
+            },
         )
     assert caught.value.response["Error"]["Code"] == "AccessDeniedException"
 
@@ -138,7 +147,9 @@ def test_an_explicit_deny_wins(served: Served) -> None:
 def test_invocations_are_authorized(served: Served) -> None:
     key = _user(served, "no-invoker", {"Effect": "Allow", "Action": "sagemaker:List*", "Resource": "*"})
     with pytest.raises(ClientError) as caught:
-        served.client("sagemaker-runtime", keys=key).invoke_endpoint(EndpointName="x", Body=b"1", ContentType="text/csv")
+        served.client("sagemaker-runtime", keys=key).invoke_endpoint(
+            EndpointName="x", Body=b"1", ContentType="text/csv"
+        )
     assert caught.value.response["Error"]["Code"] == "AccessDeniedException"
 
 
@@ -163,7 +174,10 @@ def test_temporary_keys_work_and_end(served: Served) -> None:
         RoleName="worker",
         PolicyName="list",
         PolicyDocument=json.dumps(
-            {"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "sagemaker:ListModels", "Resource": "*"}}
+            {
+                "Version": "2012-10-17",
+                "Statement": {"Effect": "Allow", "Action": "sagemaker:ListModels", "Resource": "*"},
+            }
         ),
     )
     keys = sts.assume_role(RoleArn=role, RoleSessionName="one")["Credentials"]
@@ -179,7 +193,15 @@ def test_temporary_keys_work_and_end(served: Served) -> None:
 def test_names_cannot_leave_their_place(served: Served) -> None:
     s3 = served.client("s3")
     s3.create_bucket(Bucket="traversal")
-    for key in ("../../credentials.json", "a/../../../b", "/etc/passwd", "..", "a//b", "ü/\u202e", "x" * 1024):
+    for key in (
+        "../../credentials.json",
+        "a/../../../b",
+        "/etc/passwd",
+        "..",
+        "a//b",
+        "ü/\u202e",
+        "x" * 1024,
+    ):
         s3.put_object(Bucket="traversal", Key=key, Body=key.encode())
         assert s3.get_object(Bucket="traversal", Key=key)["Body"].read() == key.encode()
     with pytest.raises(ClientError) as caught:
