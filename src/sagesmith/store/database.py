@@ -32,11 +32,11 @@ class DatabaseError(Exception):
     """The database cannot be used; the sentence says why and what to do."""
 
 
-class Duplicate(Exception):  # noqa: N818
+class Duplicate(Exception):
     """A row with the same unique key exists. The transaction is to be given up."""
 
 
-class Retry(Exception):  # noqa: N818
+class Retry(Exception):
     """The transaction met another one and was undone by the database; it may be tried again."""
 
 

@@ -80,7 +80,9 @@ class Datum:
         return summary_of(zip(map(float, values), map(float, counts), strict=True))
 
     def _check(self, values: Iterable[float], counts: Iterable[float]) -> None:
-        if not all(abs(value) <= _GREATEST for value in values) or not all(0 < n <= _GREATEST for n in counts):
+        if not all(abs(value) <= _GREATEST for value in values) or not all(
+            0 < n <= _GREATEST for n in counts
+        ):
             raise ValueError(f"metric {self.name!r} needs numbers within 2^360 of zero and positive counts.")
 
 

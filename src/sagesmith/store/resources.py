@@ -36,14 +36,14 @@ __all__ = [
 ]
 
 
-class AlreadyExists(AwsError):  # noqa: N818
+class AlreadyExists(AwsError):
     """The name or the ARN is taken."""
 
     def __init__(self, kind: str, name: str, arn: str) -> None:
         super().__init__("ResourceInUse", f"The {kind} {name!r} already exists ({arn}). Choose another name.")
 
 
-class Changed(AwsError):  # noqa: N818
+class Changed(AwsError):
     """Somebody else changed or deleted the resource since it was read."""
 
     def __init__(self, arn: str) -> None:
@@ -52,7 +52,7 @@ class Changed(AwsError):  # noqa: N818
         )
 
 
-class Missing(AwsError):  # noqa: N818
+class Missing(AwsError):
     """There is no such resource."""
 
     def __init__(self, kind: str, name: str) -> None:
