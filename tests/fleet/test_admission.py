@@ -77,3 +77,17 @@ async def test_giving_up_leaves_the_queue_and_lets_the_next_one_in() -> None:
         await large
     assert await small == 1
     assert admission.waiting == []
+
+
+async def test_the_rest_of_a_group_does_not_wait_behind_another_job() -> None:
+    admission = Admission(MACHINE)
+    await admission.enter(one("first", vcpus=4))
+    requests = [one("a1", group="a", size=2), one("b", vcpus=4), one("a2", group="a", size=2)]
+    waiting = [asyncio.create_task(admission.enter(request)) for request in requests]
+    await settle()
+    admission.leave("first")
+    await settle()
+    assert [task.done() for task in waiting] == [True, False, True]
+    admission.leave("a1")
+    admission.leave("a2")
+    await waiting[1]

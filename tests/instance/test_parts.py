@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from sagesmith.instance._artifacts import merge, pack
-from sagesmith.instance._journal import Journal
 from sagesmith.instance._metrics import MetricScanner
+from sagesmith.instance.journal import Journal
 from sagesmith.instance.spec import Log, Stage
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from sagesmith.fleet.api import InstanceShape
@@ -131,19 +130,16 @@ class Admission:
         self._group_of[request.instance_id] = request.group
 
     def _admit_waiting(self) -> None:
-        for queue in self._queues.values():
-            for request, turn in _from_the_front(queue):
+        """Admit from the front while there is room; a group that is in brings its members along from anywhere."""
+        for serving, queue in self._queues.items():
+            left: deque[tuple[Request, asyncio.Future[None]]] = deque()
+            for request, turn in queue:
                 if turn.done():
                     continue
-                if not (request.group in self._groups and not request.serving) and not self._fits(request):
-                    queue.appendleft((request, turn))
-                    break
-                self._take(request)
-                turn.set_result(None)
-
-
-def _from_the_front(
-    queue: deque[tuple[Request, asyncio.Future[None]]],
-) -> Iterable[tuple[Request, asyncio.Future[None]]]:
-    while queue:
-        yield queue.popleft()
+                member = not serving and request.group in self._groups
+                if member or (not left and self._fits(request)):
+                    self._take(request)
+                    turn.set_result(None)
+                else:
+                    left.append((request, turn))
+            self._queues[serving] = left

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -45,20 +47,35 @@ class Nursery:
     async def fork(
         self, folder: Path, modules: Sequence[str] = (), control: socket.socket | None = None
     ) -> int:
-        """Start an agent in *folder* and return its pidfd, which the caller closes.
+        """Start an agent in *folder* and return its pidfd, which the caller closes. If cancelled, there is no agent.
 
         Raises:
             ChildProcessError: the nursery cannot do it, not even a fresh one.
         """
         request = json.dumps({"folder": str(folder), "modules": list(modules)}).encode()
-        async with self._lock:
-            for _ in range(2):
-                if self._control is None:
-                    self.open()
-                try:
-                    return await self._ask(request, [control.fileno()] if control else [])
-                except (OSError, EOFError):
-                    self.close()
+        asking = asyncio.ensure_future(
+            self._ask_in_turn(request, [os.dup(control.fileno())] if control else [])
+        )
+        try:
+            # Questions and answers are told apart by their order: a question must not be left without its answer.
+            return await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            asking.add_done_callback(_end)
+            raise
+
+    async def _ask_in_turn(self, request: bytes, descriptors: list[int]) -> int:
+        try:
+            async with self._lock:
+                for _ in range(2):
+                    if self._control is None:
+                        self.open()
+                    try:
+                        return await self._ask(request, descriptors)
+                    except (OSError, EOFError):
+                        self.close()
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
         raise ChildProcessError("the process that starts instances ended twice; see the server's log")
 
     def close(self) -> None:
@@ -87,6 +104,14 @@ class Nursery:
             os.close(write)
             return read
         return received[0]
+
+
+def _end(asking: asyncio.Future[int]) -> None:
+    """End the agent that nobody wants any more."""
+    if not asking.cancelled() and asking.exception() is None:
+        with contextlib.suppress(OSError):
+            signal.pidfd_send_signal(asking.result(), signal.SIGKILL)
+        os.close(asking.result())
 
 
 async def _readable(descriptor: int) -> None:

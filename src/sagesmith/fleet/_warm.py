@@ -24,8 +24,8 @@ from typing import Final
 from sagesmith.containers import Sandbox
 from sagesmith.containers.processes import descendants, end_marked, memory_of, set_background
 from sagesmith.fleet._nursery import Nursery
-from sagesmith.instance._host import Node
 from sagesmith.instance.agent import NODE
+from sagesmith.instance.node import Node
 
 __all__ = ["PREFIX", "WarmPool", "WarmSlot"]
 

@@ -33,8 +33,8 @@ from sagesmith.fleet._nursery import Nursery
 from sagesmith.fleet._warm import PREFIX, WarmPool, WarmSlot, warm_memory
 from sagesmith.fleet.api import InstanceShape, Listener
 from sagesmith.fleet.instance_types import clamp, describe
-from sagesmith.instance._host import Node
 from sagesmith.instance.agent import NODE, SPEC
+from sagesmith.instance.node import Node
 from sagesmith.instance.spec import Command, InstanceSpec, ServingTask, message_from_json, to_json
 
 __all__ = ["LocalFleet", "RawRequest"]
@@ -310,6 +310,8 @@ class LocalFleet:
                 self._warm.fill()
         else:
             instance.pidfd = await self._nursery.fork(folder)
+        if instance.released:  # in the meantime
+            instance.signal(signal.SIGKILL)
         instance.watch(self._ended)
 
     def _warm_slot(self, spec: InstanceSpec) -> WarmSlot | None:

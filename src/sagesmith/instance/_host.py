@@ -7,59 +7,25 @@ import json
 import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from sagesmith.containers import Container, ContainerError, ContainerPlan, Line, ProcessRuntime, Sandbox
+from sagesmith.containers import Container, ContainerError, ContainerPlan, Line, ProcessRuntime
 from sagesmith.containers.process import WarmProcess
 from sagesmith.instance._layout import base_environment
 from sagesmith.instance._link import Link
 from sagesmith.instance._metrics import MetricScanner
 from sagesmith.instance._objects import Objects
+from sagesmith.instance.node import Node
 from sagesmith.instance.spec import InstanceSpec, Log, Utilization
 
-__all__ = ["CA_FILE", "Host", "LogShipper", "Node", "watch_utilization"]
+__all__ = ["CA_FILE", "Host", "LogShipper", "watch_utilization"]
 
 CA_FILE: Final = "/etc/sagesmith/ca.pem"
 _FLUSH_S: Final = 0.1
 _LINES_PER_MESSAGE: Final = 1000
 _UTILIZATION_S: Final = (1.0, 60.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """What the fleet says about the place: ``node.json`` in the instance's folder.
-
-    `hosts` are the addresses of the job's hosts; `socket` is a short path of the folder ``run``, since the path
-    of a Unix socket has at most 107 bytes. `mark` is in the environment of all processes of the instance.
-    """
-
-    sandbox: Sandbox | None
-    hosts: Mapping[str, str] = field(default_factory=dict)
-    socket_folder: str = ""
-    mark: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what :meth:`from_json` takes."""
-        sandbox = self.sandbox and {
-            "program": self.sandbox.program,
-            "user_namespace": self.sandbox.user_namespace,
-        }
-        return {
-            "sandbox": sandbox,
-            "hosts": dict(self.hosts),
-            "socket_folder": self.socket_folder,
-            "mark": self.mark,
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Node:
-        """Return the node that *data* is."""
-        sandbox = data["sandbox"]
-        return cls(
-            Sandbox(**sandbox) if sandbox else None, data["hosts"], data["socket_folder"], data["mark"]
-        )
 
 
 class LogShipper:

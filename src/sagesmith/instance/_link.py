@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from sagesmith.instance._http import Connection, ConnectionLost
-from sagesmith.instance._journal import Journal
+from sagesmith.instance.journal import Journal
 from sagesmith.instance.spec import Command, InstanceSpec, Message, command_from_json
 
 __all__ = ["Link"]

@@ -33,11 +33,12 @@ from sagesmith.containers.process import WarmProcess
 from sagesmith.containers.processes import adopt_orphans, boot_id, start_time
 from sagesmith.containers.sandbox import prepare_for_forks
 from sagesmith.errors import AwsError
-from sagesmith.instance._host import Host, Node
+from sagesmith.instance._host import Host
 from sagesmith.instance._link import Link
 from sagesmith.instance._objects import DataError, Objects
 from sagesmith.instance._serving import Serving
 from sagesmith.instance._training import Training
+from sagesmith.instance.node import Node
 from sagesmith.instance.spec import (
     ChannelSpec,
     ContainerSpec,
