@@ -17,7 +17,7 @@ from sagesmith.instance.spec import (
 )
 from sagesmith.lifecycle.training import TrainingRun
 
-__all__ = ["LOG_GROUP", "instance_spec", "log_stream"]
+__all__ = ["LOG_GROUP", "instance_spec", "log_stream", "metric_definitions"]
 
 LOG_GROUP: Final = "/aws/sagemaker/TrainingJobs"
 
@@ -52,7 +52,7 @@ def instance_spec(
         agent_token="",  # the fleet makes one
         role=role,
         container=_container(document, image, region),
-        task=_task(document),
+        task=_task(document, image),
         log_group=LOG_GROUP,
         log_stream=log_stream(name, run, number),
         host=f"algo-{number}",
@@ -61,6 +61,12 @@ def instance_spec(
         memory_bytes=shape.memory_bytes,
         gpus=shape.gpus,
     )
+
+
+def metric_definitions(document: Mapping[str, Any], image: Image) -> tuple[tuple[str, str], ...]:
+    """Return the job's metric definitions as (name, expression): its own, then those that its image brings."""
+    given = {d["Name"]: d["Regex"] for d in document["AlgorithmSpecification"].get("MetricDefinitions") or ()}
+    return (*given.items(), *((name, regex) for name, regex in image.metric_definitions if name not in given))
 
 
 def _container(document: Mapping[str, Any], image: Image, region: str) -> ContainerSpec:
@@ -91,11 +97,10 @@ def _container(document: Mapping[str, Any], image: Image, region: str) -> Contai
     )
 
 
-def _task(document: Mapping[str, Any]) -> TrainingTask:
+def _task(document: Mapping[str, Any], image: Image) -> TrainingTask:
     name = document["TrainingJobName"]
     algorithm, output = document["AlgorithmSpecification"], document["OutputDataConfig"]
     checkpoints = document.get("CheckpointConfig") or {}
-    definitions = algorithm.get("MetricDefinitions") or ()
     return TrainingTask(
         job_name=name,
         job_arn=document["TrainingJobArn"],
@@ -105,7 +110,7 @@ def _task(document: Mapping[str, Any]) -> TrainingTask:
         compression=output.get("CompressionType") or "GZIP",
         checkpoint_uri=checkpoints.get("S3Uri", ""),
         checkpoint_path=checkpoints.get("LocalPath") or "/opt/ml/checkpoints",
-        metric_definitions=tuple((d["Name"], d["Regex"]) for d in definitions),
+        metric_definitions=metric_definitions(document, image),
     )
 
 

@@ -188,7 +188,7 @@ class Engine:
         """Return the page of summaries that the request asks for."""
         member, members = self.shapes.summaries(kind.list_operation)
         page = self.resources.list(kind.arn, call.region, _query(kind, request))
-        output: dict[str, Any] = {member: [_summary(shown(resource), members) for resource in page.items]}
+        output: dict[str, Any] = {member: [_summary(resource, members) for resource in page.items]}
         if page.next_token is not None:
             output["NextToken"] = page.next_token
         return output
@@ -202,7 +202,10 @@ def shown(resource: Resource) -> dict[str, Any]:
     return document
 
 
-def _summary(document: Mapping[str, Any], members: tuple[str, ...]) -> dict[str, Any]:
+def _summary(resource: Resource, members: tuple[str, ...]) -> dict[str, Any]:
+    document = resource.document
+    document["CreationTime"] = resource.created
+    document["LastModifiedTime"] = resource.modified
     return {name: document[name] for name in members if name in document}
 
 
