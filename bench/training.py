@@ -271,7 +271,7 @@ class Training:
             member = tar.extractfile(next(m for m in tar.getmembers() if "model_algo-1" in m.name))
             assert member is not None
             raw = member.read()
-        return np.frombuffer(raw, np.float32, CLUSTERS * 50, offset=56).reshape(CLUSTERS, 50)
+        return np.frombuffer(raw, np.float32, CLUSTERS * 50, offset=64).reshape(CLUSTERS, 50)
 
     def _inertia(self, centers: Floats) -> float:
         """Return the mean squared distance of the points to their nearest of *centers*."""
