@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import datetime
+import gzip
+import hashlib
+import http.client
 import io
-from collections.abc import Callable, Mapping
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, EventStreamError
 
-from sagesmith.aws import Call, FileSlice, operation
-from sagesmith.errors import AwsError
+from sagesmith.aws import Api, Call, FileSlice, operation
+from sagesmith.aws._protocols import Request
+from sagesmith.errors import AwsError, access_denied
+from sagesmith.signing import Credentials, sign
 
-from .conftest import TEMPORARY, Running
+from .conftest import KEY, KEYS, TEMPORARY, Running, allow_all
 
 Serve = Callable[..., Running]
 
@@ -312,3 +319,116 @@ def test_coverage(serve: Serve) -> None:
     coverage = serve(Jobs()).api.coverage()["sagemaker"]
     assert coverage["DescribeTrainingJob"] == "real"
     assert coverage["ListModels"] == "missing"
+
+
+class Runtime:
+    service = "sagemaker-runtime"
+
+    @operation("InvokeEndpointWithResponseStream")
+    def stream(self, call: Call, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        def events() -> Iterator[Mapping[str, Any]]:
+            yield {"PayloadPart": {"Bytes": request["Body"][:2]}}
+            yield {"PayloadPart": {"Bytes": request["Body"][2:]}}
+            if request["EndpointName"] == "breaks":
+                raise AwsError("ModelStreamError", "It broke.", members={"ErrorCode": "X"})
+
+        return {"Body": events(), "InvokedProductionVariant": "v"}
+
+    @operation("InvokeEndpoint")
+    def invoke(self, call: Call, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        if request["Accept"] == "none":
+            members = {"OriginalStatusCode": 503, "OriginalMessage": "m", "LogStreamArn": "arn"}
+            raise AwsError("ModelError", "Received server error (503).", status=424, members=members)
+        return {"Body": request["Body"], "ContentType": request["Accept"]}
+
+
+def test_the_runtime_with_streams_of_events(serve: Serve) -> None:
+    client = serve(Runtime()).client("sagemaker-runtime")
+    answer = client.invoke_endpoint(EndpointName="e", Body=b"\0\xff", Accept="text/csv")
+    assert (answer["Body"].read(), answer["ContentType"]) == (b"\0\xff", "text/csv")
+    with pytest.raises(client.exceptions.ModelError) as caught:
+        client.invoke_endpoint(EndpointName="e", Body=b"", Accept="none")
+    assert caught.value.response["OriginalStatusCode"] == 503
+    answer = client.invoke_endpoint_with_response_stream(EndpointName="e", Body=b"abcd")
+    assert [event["PayloadPart"]["Bytes"] for event in answer["Body"]] == [b"ab", b"cd"]
+    assert answer["InvokedProductionVariant"] == "v"
+    answer = client.invoke_endpoint_with_response_stream(EndpointName="breaks", Body=b"abcd")
+    with pytest.raises(EventStreamError, match="It broke"):
+        list(answer["Body"])
+    answer["Body"].close()
+
+
+class Echo:
+    service = "sagemaker"
+
+    @operation("DescribeModel", inline=True)
+    def describe(self, call: Call, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {**request, "CreationTime": 0}
+
+
+def test_members_of_newer_clients_are_kept(serve: Serve) -> None:
+    api = serve(Echo()).api
+    entry = api._router.find(
+        "sagemaker", b"POST", b"/", {b"x-amz-target": b"SageMaker.DescribeModel"}, b""
+    ).entry
+    body = b'{"ModelName":"m","Novelty":{"Deep":[1,null,{"When":1.5}]},"CreationTime":0}'
+    value = api.read(entry, Request(body))
+    assert value["Novelty"] == {"Deep": [1, None, {"When": 1.5}]}
+    answer = entry.protocol.write(entry.operation, {**value, "CreationTime": 0}, "id")
+    assert json.loads(cast("bytes", answer.body))["Novelty"]["Deep"][2] == {"When": 1.5}
+
+
+def test_handlers_that_no_model_knows_are_found() -> None:
+    class Wrong:
+        service = "sagemaker"
+
+        @operation("DescribeNothing")
+        def describe(self, call: Call, request: Mapping[str, Any]) -> None:
+            return None
+
+    options: dict[str, Any] = {
+        "keys": KEYS.get,
+        "authorize": allow_all,
+        "account_id": "1",
+        "default_region": "r",
+    }
+    with pytest.raises(ValueError, match="sagemaker:DescribeNothing"):
+        Api([Wrong()], **options).check()
+    with pytest.raises(ValueError, match="two handlers"):
+        Api([Echo(), Echo()], **options)
+
+
+def test_who_is_not_allowed_learns_it_in_the_protocols_words(serve: Serve, tmp_path: Path) -> None:
+    def deny(call: Call, request: Mapping[str, Any]) -> None:
+        raise access_denied(f"{call.caller.arn} may not {call.service}:{call.operation}")
+
+    running = serve(Jobs(), Identity(), Objects(tmp_path), authorize=deny)
+    for service, name, arguments, code in (
+        ("sagemaker", "describe_training_job", {"TrainingJobName": "j"}, "AccessDeniedException"),
+        ("sts", "get_caller_identity", {}, "AccessDenied"),
+        ("s3", "put_object", {"Bucket": "bucket", "Key": "k", "Body": b"x"}, "AccessDenied"),
+    ):
+        with pytest.raises(ClientError, match="user/admin may not") as caught:
+            getattr(running.client(service), name)(**arguments)
+        assert caught.value.response["Error"]["Code"] == code
+        assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 403
+
+
+def test_hostile_gzip(serve: Serve) -> None:
+    running = serve(Metrics())
+    for body in (b"not gzip", gzip.compress(bytes(10**8)), gzip.compress(b"{}")[:-4]):
+        url = running.url + "/"
+        headers = {
+            "Content-Encoding": "gzip",
+            "X-Amz-Target": "GraniteServiceVersion20100801.PutMetricData",
+            "Content-Type": "application/x-amz-json-1.0",
+        }
+        digest = hashlib.sha256(body).hexdigest()
+        key = Credentials(KEY.access_key_id, KEY.secret_access_key)
+        signed = sign("POST", url, headers, digest, key, "us-east-1", "monitoring", time.time())
+        connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=10)
+        connection.request("POST", "/", body, signed)
+        response = connection.getresponse()
+        assert response.status == 400
+        assert json.loads(response.read())["__type"] == "SerializationException"
+        connection.close()

@@ -197,7 +197,7 @@ def test_over_http(serve: Callable[..., Running]) -> None:
             assert answer["__type"] == kind
             assert answer["message"]
     status, answer, kind = post(connection, "SageMaker.NoSuchThing", b"{}")
-    assert (status, kind) == (404, "UnknownOperationException")
+    assert (status, kind) == (400, "UnknownOperationException")
     status, answer, kind = post(connection, "Else.ListTags", b"{}")
-    assert (status, kind) == (404, "UnknownOperationException")
+    assert (status, kind) == (400, "UnknownOperationException")
     connection.close()

@@ -18,9 +18,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sagesmith.aws._bodies import BodyPipe, StreamedBody
+from sagesmith.aws._bodies import BodyPipe, StreamedBody, collected
 from sagesmith.aws._connection import OpenFile
-from sagesmith.aws._exchange import NOBODY, Exchange, TextHeaders
+from sagesmith.aws._exchange import NOBODY, Exchange, TextHeaders, internal_failure
 from sagesmith.aws._json import WrongTypeError
 from sagesmith.aws._model import Catalog, ServiceModel
 from sagesmith.aws._patterns import PatternTimeoutError
@@ -199,7 +199,9 @@ class Api:
                 caller, region = Caller(self._account_id, "", NOBODY.user_id, ""), self._default_region
             else:
                 caller, region = signed.key.caller, signed.region
-                if b"content-encoding" in exchange.headers and signed.service != "s3":
+                if signed.service == "s3":
+                    exchange.body = collected(exchange.body, exchange.headers, signed)
+                elif b"content-encoding" in exchange.headers:
                     _inflate(exchange, signed.service)
                 found = self._find(signed.service, exchange)
         except AwsError as error:
@@ -326,6 +328,7 @@ class Api:
         answer = entry.protocol.write(entry.operation, result, call.request_id)
         if call.response_headers:
             answer.headers = [*answer.headers, *call.response_headers.items()]
+            answer.block = None
         if isinstance(answer.body, FileSlice):
             answer.body = _open(answer.body, head=call.method == "HEAD")  # type: ignore[assignment]
         return answer
@@ -339,14 +342,18 @@ class Api:
             logger.error(
                 "%s:%s failed (request %s)", call.service, call.operation, call.request_id, exc_info=error
             )
-            known = _internal_failure(call.request_id)
+            known = internal_failure(call.request_id)
         answer = entry.protocol.fault(known, call.request_id)
         if call.response_headers:  # a refusal may carry headers too: 304 names the ETag
             answer.headers = [*answer.headers, *call.response_headers.items()]
+            answer.block = None
         return answer
 
     def _send(self, exchange: Exchange, answer: Answer) -> None:
-        exchange.send(answer.status, answer.headers, answer.body)
+        if answer.block is not None and isinstance(answer.body, bytes):
+            exchange.reply(answer.status, answer.block, answer.body)
+        else:
+            exchange.send(answer.status, answer.headers, answer.body)
 
     # Errors before an operation is known
 
@@ -400,7 +407,7 @@ class Api:
 
     def _internal(self, exchange: Exchange) -> None:
         logger.exception("a request failed before its operation was known (request %s)", exchange.request_id)
-        self.refuse(exchange, _internal_failure(exchange.request_id))
+        self.refuse(exchange, internal_failure(exchange.request_id))
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -439,14 +446,6 @@ def _kind(handler: _Handler | None) -> str:
     if handler is None:
         return "missing"
     return "record-only" if handler.mark.record_only else "real"
-
-
-def _internal_failure(request_id: str) -> AwsError:
-    return AwsError(
-        "InternalFailure",
-        f"The request failed because of an internal error. The server's log has it under request id {request_id}.",
-        status=500,
-    )
 
 
 def _open(part: FileSlice, *, head: bool) -> bytes | OpenFile:

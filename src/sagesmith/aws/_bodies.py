@@ -18,7 +18,7 @@ from typing import Final
 from sagesmith.aws._sigv4 import STREAMING_PREFIX, ChunkSigner, Signed
 from sagesmith.errors import AwsError
 
-__all__ = ["BodyPipe", "ChunkDecoder", "StreamedBody"]
+__all__ = ["BodyPipe", "ChunkDecoder", "StreamedBody", "collected"]
 
 HIGH_WATER: Final = 1024 * 1024
 LOW_WATER: Final = 256 * 1024
@@ -276,3 +276,18 @@ class StreamedBody:
             )
         if self._md5 is not None and base64.b64encode(self._md5.digest()) != self._content_md5.strip():
             raise AwsError("BadDigest", "The Content-MD5 you specified did not match what we received.")
+
+
+def collected(body: bytes, headers: Mapping[bytes, bytes], signed: Signed) -> bytes:
+    """Return an S3 request's *body* that is complete already, decoded and checked as a streamed one would be.
+
+    Raises:
+        AwsError: as `StreamedBody.read`.
+    """
+    if not signed.payload.startswith(STREAMING_PREFIX) and b"content-md5" not in headers:
+        return body
+    pipe = BodyPipe(lambda: None, lambda: None)
+    if body:
+        pipe.feed(body)
+    pipe.end()
+    return StreamedBody(pipe, headers, signed, None).read()

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
-import cbor2
-
 from sagesmith.aws._json import WrongTypeError
 from sagesmith.aws._model import Shape
 from sagesmith.aws._timestamps import parse_timestamp
@@ -34,6 +32,8 @@ def read_cbor(shape: Shape | None, body: bytes) -> dict[str, Any]:
     """
     if not body:
         return {}
+    import cbor2
+
     try:
         raw = cbor2.loads(body)
     except (
@@ -89,6 +89,8 @@ def _read(shape: Shape, raw: Any) -> Any:
 
 def write_cbor(shape: Shape | None, value: Mapping[str, Any]) -> bytes:
     """Return *value* as CBOR."""
+    import cbor2
+
     result: bytes = cbor2.dumps(_write(shape, value) if shape is not None else dict(value))
     return result
 
@@ -106,6 +108,8 @@ def _write(shape: Shape, value: Any) -> Any:
     if shape.type == "map":
         return {key: _write(shape.value.shape, item) for key, item in value.items() if item is not None}
     if shape.type == "timestamp":
+        import cbor2
+
         seconds = parse_timestamp(value)
         return cbor2.CBORTag(_EPOCH_TAG, int(seconds) if seconds.is_integer() else seconds)
     if shape.type in ("float", "double"):

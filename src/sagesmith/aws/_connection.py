@@ -11,7 +11,7 @@ import asyncio
 import logging
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -19,7 +19,14 @@ from typing import Any, Final, Protocol
 import httptools
 
 from sagesmith.aws._bodies import BodyPipe
-from sagesmith.aws._exchange import DateLine, Exchange, header_block, new_request_id, status_line
+from sagesmith.aws._exchange import (
+    DateLine,
+    Exchange,
+    header_block,
+    internal_failure,
+    new_request_id,
+    status_line,
+)
 from sagesmith.errors import AwsError
 
 __all__ = ["Connection", "Limits", "OpenFile", "Planner"]
@@ -107,6 +114,7 @@ class Connection(asyncio.Protocol):
         "_parser",
         "_paused",
         "_pending",
+        "_piece",
         "_server",
         "_transport",
         "closed",
@@ -159,6 +167,7 @@ class Connection(asyncio.Protocol):
         """Parse *data*; whatever is wrong with it is answered and ends the connection."""
         if self._draining:
             return
+        self._piece = len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -170,6 +179,11 @@ class Connection(asyncio.Protocol):
             ):
                 logger.error("an HTTP callback failed", exc_info=error.__context__)
             self._malformed()
+        current = self._current
+        if current is not None and current.begin is None:
+            self._head_bytes += len(data)
+            if self._head_bytes > self._server.limits.head_bytes + self._server.limits.target_bytes:
+                self._refuse_unplanned(current, _head_too_large(self._server.limits))
         if len(self._pending) > self._server.limits.pipelined:
             self._pause()
 
@@ -218,16 +232,11 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header."""
         exchange = self._current
-        if exchange is None:
-            return
-        self._head_bytes += len(name) + len(value)
-        if self._head_bytes > self._server.limits.head_bytes:
-            return  # answered when the headers are complete
-        headers = exchange.headers
-        name = name.lower()
-        if name in headers:
-            value = headers[name] + b"," + value
-        headers[name] = value
+        if exchange is not None:
+            name = name.lower()
+            old = exchange.headers.setdefault(name, value)
+            if old is not value:
+                exchange.headers[name] = old + b"," + value
 
     def on_headers_complete(self) -> None:
         """Plan the request."""
@@ -246,12 +255,8 @@ class Connection(asyncio.Protocol):
                 raise AwsError(
                     "URITooLong", f"The request target exceeds {limits.target_bytes} bytes.", status=414
                 )
-            if self._head_bytes > limits.head_bytes:
-                raise AwsError(
-                    "RequestHeaderSectionTooLarge",
-                    f"The request headers exceed {limits.head_bytes} bytes.",
-                    status=431,
-                )
+            if self._head_bytes + self._piece > limits.head_bytes and _size_of(headers) > limits.head_bytes:
+                raise _head_too_large(limits)
             length = headers.get(b"content-length")
             if length is not None and length.isdigit():
                 exchange.length = int(length)
@@ -260,6 +265,10 @@ class Connection(asyncio.Protocol):
                 raise _too_large(exchange)
         except AwsError as error:
             self._refuse(exchange, error)
+            return
+        except Exception:
+            logger.exception("planning a request failed (request %s)", exchange.request_id)
+            self._refuse(exchange, internal_failure(exchange.request_id))
             return
         if b"expect" in headers and headers[b"expect"].lower() == b"100-continue" and self._active is None:
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -279,10 +288,13 @@ class Connection(asyncio.Protocol):
                 exchange.pipe.break_off()
                 self.abort()
             return
-        exchange.parts.append(body)
+        if exchange.parts is None:
+            exchange.parts = [body]
+        else:
+            exchange.parts.append(body)
         exchange.limit -= len(body)
         if exchange.limit < 0:
-            exchange.parts.clear()
+            exchange.parts = None
             self._refuse(exchange, _too_large(exchange))
         elif self._active is None:
             self.deadline = self._loop.time() + self._server.limits.body_s
@@ -300,7 +312,7 @@ class Connection(asyncio.Protocol):
         parts = exchange.parts
         if parts:
             exchange.body = parts[0] if len(parts) == 1 else b"".join(parts)
-            exchange.parts = []
+            exchange.parts = None
         self._enqueue(exchange)
 
     # Order of requests and answers
@@ -346,6 +358,10 @@ class Connection(asyncio.Protocol):
         exchange.keep_alive = False
         exchange.begin = lambda exchange: self._server.refuse(exchange, error)
         self._enqueue(exchange)
+
+    def _refuse_unplanned(self, exchange: Exchange, error: AwsError) -> None:
+        exchange.request_id = exchange.request_id or new_request_id()
+        self._refuse(exchange, error)
 
     def _malformed(self) -> None:
         if self._draining:
@@ -408,8 +424,7 @@ class Connection(asyncio.Protocol):
         current = self._current
         if current is not None and self._active is None and current.pipe is None and not self._draining:
             error = AwsError("RequestTimeout", "The request was not received completely in time.", status=408)
-            current.request_id = current.request_id or new_request_id()
-            self._refuse(current, error)
+            self._refuse_unplanned(current, error)
         elif self._draining or self.is_idle():
             self._transport.close()
         else:
@@ -513,6 +528,16 @@ class Connection(asyncio.Protocol):
             end = object()
             while (item := await self._loop.run_in_executor(pool, next, body, end)) is not end:
                 yield item  # type: ignore[misc]
+
+
+def _size_of(headers: Mapping[bytes, bytes]) -> int:
+    return sum(len(name) + len(value) for name, value in headers.items())
+
+
+def _head_too_large(limits: Limits) -> AwsError:
+    return AwsError(
+        "RequestHeaderSectionTooLarge", f"The request headers exceed {limits.head_bytes} bytes.", status=431
+    )
 
 
 def _too_large(exchange: Exchange) -> AwsError:

@@ -38,12 +38,15 @@ def encode_events(shape: Shape, events: Iterable[Mapping[str, Any]]) -> Iterator
             for name, value in event.items():
                 yield _event(shape, name, value)
     except AwsError as error:
+        member = shape.members.get(error.code)
+        names = member.shape.members if member is not None else {}
+        message = next((name for name in names if name.lower() == "message"), "message")
         headers = {
             ":message-type": "exception",
             ":exception-type": error.code,
             ":content-type": "application/json",
         }
-        yield encode_message(headers, _json.dumps({"message": error.message, **error.members}))
+        yield encode_message(headers, _json.dumps({message: error.message, **error.members}))
 
 
 def _event(shape: Shape, name: str, value: Mapping[str, Any]) -> bytes:

@@ -31,6 +31,7 @@ __all__ = [
     "HttpResponse",
     "TextHeaders",
     "header_block",
+    "internal_failure",
     "new_request_id",
     "status_line",
 ]
@@ -44,6 +45,7 @@ _STATUS_LINES: Final = {
 _ID_PREFIX: Final = (
     f"{os.urandom(4).hex()}-{os.urandom(2).hex()}-4{os.urandom(2).hex()[1:]}-a{os.urandom(2).hex()[1:]}-"
 )
+_BODYLESS: Final = frozenset({204, 304})
 _FORGING: Final = re.compile("[\r\n\0]+")
 _counter: Final = itertools.count(int.from_bytes(os.urandom(4), "big"))
 
@@ -127,48 +129,28 @@ class Exchange:
         arrived: the loop's time at its first byte.
     """
 
-    __slots__ = (
-        "_connection",
-        "arrived",
-        "begin",
-        "body",
-        "caller",
-        "complete",
-        "head_only",
-        "headers",
-        "keep_alive",
-        "length",
-        "limit",
-        "method",
-        "parts",
-        "pipe",
-        "region",
-        "replied",
-        "request_id",
-        "secure",
-        "target",
-    )
+    # Defaults stand in the class: what a request does not use is not set for each one.
+    method: bytes = b""
+    target: bytes = b""
+    body: bytes = b""
+    caller: Caller = NOBODY
+    region: str = ""
+    request_id: str = ""
+    begin: _Begin | None = None
+    complete: bool = False
+    replied: bool = False
+    head_only: bool = False
+    keep_alive: bool = True
+    length: int | None = None
+    limit: int = 0
+    parts: list[bytes] | None = None
+    pipe: BodyPipe | None = None
 
     def __init__(self, connection: Connection, arrived: float) -> None:
         self._connection: Connection | None = connection
         self.arrived = arrived
-        self.method = b""
-        self.target = b""
         self.headers: dict[bytes, bytes] = {}
-        self.body = b""
-        self.caller = NOBODY
-        self.region = ""
-        self.request_id = ""
         self.secure = connection.secure
-        self.begin: _Begin | None = None
-        self.complete = False
-        self.replied = False
-        self.head_only = False
-        self.keep_alive = True
-        self.length: int | None = None
-        self.limit = 0
-        self.parts: list[bytes] = []
-        self.pipe: BodyPipe | None = None
 
     @property
     def closed(self) -> bool:
@@ -181,20 +163,21 @@ class Exchange:
         if connection is None or self.replied:
             return
         self.replied = True
-        bodyless = self.head_only or status in (204, 304)
+        if self.head_only or status in _BODYLESS:
+            length = b"\r\n\r\n" if status in _BODYLESS else b"\r\ncontent-length: %d\r\n\r\n" % len(body)
+            body = b""
+        else:
+            length = b"\r\ncontent-length: %d\r\n\r\n" % len(body)
+        close = b"" if self.keep_alive and self.complete else b"\r\nconnection: close"
         connection.write(
-            b"".join(
-                (
-                    status_line(status),
-                    header_block,
-                    b"x-amzn-RequestId: ",
-                    self.request_id.encode(),
-                    b"\r\ndate: ",
-                    connection.date(),
-                    b"" if self.keep_alive and self.complete else b"\r\nconnection: close",
-                    b"\r\n\r\n" if status in (204, 304) else b"\r\ncontent-length: %d\r\n\r\n" % len(body),
-                    b"" if bodyless else body,
-                )
+            b"%bx-amzn-RequestId: %b\r\ndate: %b%b%b%b"
+            % (
+                (_STATUS_LINES.get(status) or status_line(status)) + header_block,
+                self.request_id.encode(),
+                connection.date(),
+                close,
+                length,
+                body,
             )
         )
         self._connection = None
@@ -229,6 +212,15 @@ class Exchange:
 
 def _has_length(headers: Iterable[tuple[str, str]]) -> bool:
     return any(name.lower() == "content-length" for name, _ in headers)
+
+
+def internal_failure(request_id: str) -> AwsError:
+    """Return what a client learns of a fault of ours."""
+    return AwsError(
+        "InternalFailure",
+        f"The request failed because of an internal error. The server's log has it under request id {request_id}.",
+        status=500,
+    )
 
 
 class _Begin(Protocol):

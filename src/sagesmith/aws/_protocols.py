@@ -6,7 +6,7 @@ One object per service and protocol; each keeps what it compiled from the model.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeAlias, cast
 
@@ -17,7 +17,7 @@ from sagesmith.aws._json import JsonReaders, JsonWriters, WrongTypeError
 from sagesmith.aws._model import OperationModel, ServiceModel, Shape
 from sagesmith.aws._query import parse_fields, read_query
 from sagesmith.aws._rest import BytesBody, body_members, read_located, write_located
-from sagesmith.aws._xml import XmlWriter, parse_xml, read_xml
+from sagesmith.aws._xml import XmlWriter, escape, parse_xml, read_xml
 from sagesmith.aws.call import BodyReader, FileSlice
 from sagesmith.errors import AwsError
 
@@ -49,11 +49,15 @@ class Request:
 
 @dataclass(slots=True)
 class Answer:
-    """What a protocol writes; request id, length and date are added later."""
+    """What a protocol writes; request id, length and date are added later.
+
+    `block` is *headers* as complete lines, if they were the same before and are made already.
+    """
 
     status: int
     headers: list[tuple[str, str]]
     body: Body = b""
+    block: bytes | None = None
 
 
 class WireProtocol(Protocol):
@@ -99,6 +103,7 @@ class JsonProtocol:
         self.content_type = f"application/x-amz-json-{service.json_version}"
         self._readers, self._writers = JsonReaders(), JsonWriters()
         self._headers: Final = [("Content-Type", self.content_type)]
+        self._block: Final = f"Content-Type: {self.content_type}\r\n".encode()
 
     def read(self, operation: OperationModel, request: Request) -> dict[str, Any]:
         """Return the operation's input."""
@@ -110,14 +115,15 @@ class JsonProtocol:
     def write(self, operation: OperationModel, result: Mapping[str, Any] | None, request_id: str) -> Answer:
         """Return the answer that *result* makes."""
         if operation.output is None:
-            return Answer(200, self._headers, b"")
+            return Answer(200, self._headers, b"", self._block)
         if not result:
-            return Answer(200, self._headers, b"{}")
+            return Answer(200, self._headers, b"{}", self._block)
         event = operation.event_output
         if event is not None:
             return _event_answer(event.shape, result.get(event.name))
         convert = self._writers.writer(operation.output)
-        return Answer(200, self._headers, _json.dumps(result if convert is None else convert(result)))
+        body = _json.dumps(result if convert is None else convert(result))
+        return Answer(200, self._headers, body, self._block)
 
     def fault(self, error: AwsError, request_id: str) -> Answer:
         """Return the answer that *error* makes."""
@@ -198,18 +204,12 @@ class QueryProtocol:
         status = error_status(shape, error)
         out = [f'<ErrorResponse xmlns="{self._namespace}"><Error><Type>']
         out.append("Sender" if status < 500 else "Receiver")
-        out.append(f"</Type><Code>{_xml_text(code)}</Code><Message>{_xml_text(error.message)}</Message>")
+        out.append(f"</Type><Code>{escape(code)}</Code><Message>{escape(error.message)}</Message>")
         if shape is not None:
             known = [(name, member) for name, member in shape.members.items() if name in error.members]
             self._writer.members(known, error.members, out)
         out.append(f"</Error><RequestId>{request_id}</RequestId></ErrorResponse>")
         return Answer(status, self._headers, "".join(out).encode())
-
-
-def _xml_text(text: str) -> str:
-    from xml.sax.saxutils import escape
-
-    return escape(text)
 
 
 class _RestProtocol:
@@ -308,10 +308,14 @@ class RestJsonProtocol(_RestProtocol):
     def __init__(self, service: ServiceModel) -> None:
         super().__init__(service)
         self._readers, self._writers = JsonReaders(), JsonWriters()
+        self._bodies: dict[str, Callable[[Any], Any]] = {}
 
     def read_body(self, shape: Shape, body: bytes) -> dict[str, Any]:
         """Return the members that *body* holds; those that the model does not know are kept."""
-        return cast("dict[str, Any]", self._readers.members_reader(body_members(shape))(_json.loads(body)))
+        read = self._bodies.get(shape.name)
+        if read is None:
+            read = self._bodies[shape.name] = self._readers.members_reader(body_members(shape))
+        return cast("dict[str, Any]", read(_json.loads(body)))
 
     def read_payload(self, shape: Shape, body: bytes) -> Any:
         """Return the value of the one member that is the whole *body*."""
@@ -382,8 +386,8 @@ class RestXmlProtocol(_RestProtocol):
         status = error_status(shape, error)
         kind = "Sender" if status < 500 else "Receiver"
         out = [
-            f"<Error><Type>{kind}</Type><Code>{_xml_text(error.code)}</Code>",
-            f"<Message>{_xml_text(error.message)}</Message></Error><RequestId>{request_id}</RequestId>",
+            f"<Error><Type>{kind}</Type><Code>{escape(error.code)}</Code>",
+            f"<Message>{escape(error.message)}</Message></Error><RequestId>{request_id}</RequestId>",
         ]
         return Answer(status, [("Content-Type", self.body_type)], self.document("ErrorResponse", out))
 

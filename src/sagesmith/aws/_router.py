@@ -130,11 +130,10 @@ class Service:
         return next((name for name in self.model.protocols if name in _PROTOCOLS), None)
 
 
-def unknown_operation(why: str) -> AwsError:
+def unknown_operation(why: str, status: int = 400) -> AwsError:
     """Return the answer to a request that means no known operation."""
-    return AwsError(
-        "UnknownOperationException", f"{why}. Check the endpoint and the version of your SDK.", status=404
-    )
+    sentence = f"{why}. Check the endpoint and the version of your SDK."
+    return AwsError("UnknownOperationException", sentence, status=status)
 
 
 class Router:
@@ -244,7 +243,7 @@ class Router:
                 "MethodNotAllowed", "The specified method is not allowed against this resource.", status=405
             )
         raise unknown_operation(
-            f"{method.decode('latin-1')} {text[:200]} is not an operation of {service.name}"
+            f"{method.decode('latin-1')} {text[:200]} is not an operation of {service.name}", 404
         )
 
     def _sagemaker_family(self) -> list[Service]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import unquote
-from xml.sax.saxutils import escape
 
 from sagesmith.aws._model import OperationModel, ServiceModel, Shape
 from sagesmith.aws._protocols import Answer, Request, RestXmlProtocol
+from sagesmith.aws._xml import escape
 from sagesmith.errors import AwsError
 
 __all__ = ["S3Protocol", "bucket_of_host"]
@@ -85,10 +85,10 @@ class S3Protocol(RestXmlProtocol):
         """Return the answer; GetBucketLocation's root *is* its only member, which the model cannot say."""
         if operation.name == "GetBucketLocation":
             place = (result or {}).get("LocationConstraint") or ""
-            return Answer(
-                200, [("Content-Type", self.body_type)], self.document("LocationConstraint", [escape(place)])
-            )
+            body = self.document("LocationConstraint", [escape(place)])
+            return Answer(200, [("Content-Type", self.body_type), *_ids(request_id)], body)
         answer = super().write(operation, result, request_id)
+        answer.headers.extend(_ids(request_id))
         if result and result.get("ContentRange"):  # which only a part of an object has
             answer.status = 206
         return answer
@@ -100,7 +100,11 @@ class S3Protocol(RestXmlProtocol):
         out.extend(f"<{name}>{escape(str(value))}</{name}>" for name, value in error.members.items())
         out.append(f"<RequestId>{request_id}</RequestId><HostId>{request_id}</HostId>")
         text = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error>{"".join(out)}</Error>'
-        return Answer(status, [("Content-Type", self.body_type)], text.encode())
+        return Answer(status, [("Content-Type", self.body_type), *_ids(request_id)], text.encode())
+
+
+def _ids(request_id: str) -> list[tuple[str, str]]:
+    return [("x-amz-request-id", request_id), ("x-amz-id-2", request_id)]
 
 
 def bucket_of_host(host: str) -> str | None:

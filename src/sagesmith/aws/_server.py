@@ -13,7 +13,15 @@ from typing import Final, TypeAlias
 from sagesmith.aws._api import Api
 from sagesmith.aws._bodies import BodyPipe
 from sagesmith.aws._connection import Connection, Limits
-from sagesmith.aws._exchange import DateLine, Exchange, FastRoute, HttpRequest, HttpResponse, TextHeaders
+from sagesmith.aws._exchange import (
+    DateLine,
+    Exchange,
+    FastRoute,
+    HttpRequest,
+    HttpResponse,
+    TextHeaders,
+    internal_failure,
+)
 from sagesmith.errors import AwsError
 
 __all__ = ["HttpServer", "RawHandler"]
@@ -168,15 +176,6 @@ class HttpServer:
                 verified(exchange, sha256(exchange.body).hexdigest().encode())
 
         return begin
-
-
-def internal_failure(request_id: str) -> AwsError:
-    """Return what a client learns of a fault of ours."""
-    return AwsError(
-        "InternalFailure",
-        f"The request failed because of an internal error. The server's log has it under request id {request_id}.",
-        status=500,
-    )
 
 
 def _health(exchange: Exchange) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
 __all__ = ["http_date", "iso8601", "iso8601_millis", "parse_timestamp"]
 
@@ -38,6 +37,8 @@ def _parse_text(text: str) -> float:
         except ValueError:
             moment = datetime.fromisoformat(text)
     else:
+        from email.utils import parsedate_to_datetime
+
         try:
             moment = parsedate_to_datetime(text)
         except TypeError as error:

@@ -256,7 +256,8 @@ def _scalar(shape: Shape) -> Check | None:
         return _string(shape)
     if shape.type == "blob":
         # A streaming body has no length yet; its size is the handler's business.
-        return None if shape.streaming else _length_check(shape)
+        check = None if shape.streaming else _length_check(shape)
+        return None if check is None else lambda value: check(value) if isinstance(value, bytes) else None
     if shape.type in ("integer", "long", "float", "double"):
         return _value_check(shape)
     return None

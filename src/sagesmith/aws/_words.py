@@ -41,6 +41,7 @@ _VALIDATION: Final[Mapping[str, str]] = {
     "cloudwatch": "InvalidParameterValue",
     "sagemaker-runtime": "ValidationError",
     "ecr": "InvalidParameterException",
+    "logs": "InvalidParameterException",
 }
 
 

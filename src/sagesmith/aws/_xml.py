@@ -11,13 +11,12 @@ import binascii
 from collections.abc import Iterable, Mapping
 from typing import Any
 from xml.parsers import expat
-from xml.sax.saxutils import escape, quoteattr
 
 from sagesmith.aws._json import WrongTypeError
 from sagesmith.aws._model import Member, Shape
 from sagesmith.aws._timestamps import http_date, iso8601, iso8601_millis, parse_timestamp
 
-__all__ = ["Node", "XmlWriter", "parse_xml", "read_scalar", "read_xml", "scalar_text"]
+__all__ = ["Node", "XmlWriter", "escape", "parse_xml", "read_scalar", "read_xml", "scalar_text"]
 
 
 class Node:
@@ -245,11 +244,16 @@ class XmlWriter:
             text += f' xmlns:{shape.namespace["prefix"]}="{shape.namespace["uri"]}"'
         for name, member in shape.members.items():
             if member.xml_attribute and value.get(name) is not None:
-                text += f" {member.wire}={quoteattr(str(value[name]))}"
+                text += f' {member.wire}="{_escape(str(value[name]))}"'
         return text
+
+
+def escape(text: str) -> str:
+    """Return *text* as the text of an element."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _escape(text: str) -> str:
     # A bare carriage return would be read as a line feed; other control characters have no form in XML 1.0.
-    text = escape(text, {"\r": "&#13;"})
+    text = escape(text).replace('"', "&quot;").replace("\r", "&#13;")
     return "".join(char for char in text if char >= " " or char in "\t\n") if not text.isprintable() else text
