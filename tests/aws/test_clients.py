@@ -107,7 +107,7 @@ def test_what_is_missing_says_so(serve: Serve) -> None:
     client = serve(Jobs()).client("sagemaker")
     with pytest.raises(ClientError, match="does not implement sagemaker:ListModels yet") as caught:
         client.list_models()
-    assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 501
+    assert caught.value.response["Error"]["Code"] == "NotImplementedException"
 
 
 class Identity:
