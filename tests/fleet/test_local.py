@@ -155,6 +155,15 @@ async def test_sweeping_ends_what_nobody_wants(world: World, mark: str) -> None:
     assert list(world.home.instances.iterdir()) == []
 
 
+async def test_an_agent_whose_folder_is_removed_ends(world: World, mark: str) -> None:
+    """Somebody deleted the home folder."""
+    await world.fleet.start(world.spec(sleeper(mark)), ear := Ear())
+    await ear.until_line("ready")
+    pid = world.fleet.status()["instances"][0]["pid"]
+    (world.home.instances / "i-1" / "spec.json").unlink()
+    await in_time(lambda: not running(pid), 15)
+
+
 async def test_a_message_that_was_not_taken_comes_again(world: World) -> None:
     class Deaf(Ear):
         async def __call__(self, instance_id: str, message: Message | InstanceLost) -> None:

@@ -239,7 +239,6 @@ async def a_world(**more: Any) -> AsyncIterator[World]:
     try:
         yield world
     finally:
+        await world.fleet.sweep([])
         await world.vanish()
-        for instance in world.fleet.status()["instances"]:
-            await world.fleet.release(instance["instance_id"])
         shutil.rmtree(folder)

@@ -61,7 +61,7 @@ AGENT: Final = "agent.json"
 JOURNAL: Final = "journal"
 
 _ALONE_S: Final = 600.0
-_LOOK_S: Final = 10.0
+_LOOK_S: Final = 2.0
 _SIGNAL_GRACE_S: Final = 5.0
 
 ObjectsFactory = Callable[[InstanceSpec], Objects]
@@ -141,13 +141,15 @@ async def run(
     make_objects = objects or _object_client
     host = Host(spec, folder, node, link, ProcessRuntime(node.sandbox), make_objects(spec), warm)
     work = Training(host, spec.task) if isinstance(spec.task, TrainingTask) else Serving(host, spec.task)
-    loop = asyncio.get_running_loop()
+    loop, me = asyncio.get_running_loop(), asyncio.current_task()
+    if me is None:
+        raise RuntimeError("an agent runs as a task")
     doing = asyncio.create_task(work.run())
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, doing.cancel)
+        loop.add_signal_handler(number, me.cancel)
     link.open()
     obeying = asyncio.create_task(_obey(link, work))
-    watching = asyncio.create_task(_watch_home(folder, link, doing))
+    watching = asyncio.create_task(_watch_home(folder, link, me))
     try:
         finished = await _outcome(doing)
         link.send(finished)
@@ -184,13 +186,14 @@ async def _obey(link: Link, work: Training | Serving) -> None:
         work.obey(await link.commands.get())
 
 
-async def _watch_home(folder: Path, link: Link, doing: asyncio.Task[Any]) -> None:
-    """End the work if its folder is gone, or an endpoint that no server has asked about for long."""
-    while True:
+async def _watch_home(folder: Path, link: Link, agent: asyncio.Task[Any]) -> None:
+    """End the agent if its folder is gone, or if it serves an endpoint that no server has asked about for long."""
+    while (folder / SPEC).exists():
         await asyncio.sleep(_LOOK_S)
-        serving = '"kind":"serving"' in (folder / SPEC).read_text() if (folder / SPEC).exists() else None
-        if serving is None or (serving and time.monotonic() - link.last_contact > _ALONE_S):
-            doing.cancel()
+        alone = time.monotonic() - link.last_contact > _ALONE_S
+        if alone and '"kind":"serving"' in (folder / SPEC).read_text("utf-8"):
+            break
+    agent.cancel()
 
 
 def _identify(folder: Path) -> None:
