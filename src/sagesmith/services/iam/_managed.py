@@ -1,7 +1,7 @@
 """AWS managed policies, as far as their services are here: what users attach by ``arn:aws:iam::aws:policy/...``.
 
-Written after AWS's policies of the same names. Services that Sagesmith does not have are left out of the long
-lists, as leaving them out refuses nothing that could work.
+Written after AWS's policies of the same names. The SDKs check roles by simulation before they use them, so the
+lists name actions of services, too, that are not here; what no client asks for is left out.
 """
 
 from __future__ import annotations
@@ -75,7 +75,20 @@ _SAGEMAKER_FULL: Final = [
             "cloudwatch:ListMetrics",
             "cloudwatch:PutMetricAlarm",
             "cloudwatch:PutMetricData",
-            "ec2:Describe*",
+            "cognito-idp:Describe*",
+            "cognito-idp:List*",
+            "ec2:CreateNetworkInterface",
+            "ec2:CreateNetworkInterfacePermission",
+            "ec2:CreateVpcEndpoint",
+            "ec2:DeleteNetworkInterface",
+            "ec2:DeleteNetworkInterfacePermission",
+            "ec2:DescribeDhcpOptions",
+            "ec2:DescribeNetworkInterfaces",
+            "ec2:DescribeRouteTables",
+            "ec2:DescribeSecurityGroups",
+            "ec2:DescribeSubnets",
+            "ec2:DescribeVpcEndpoints",
+            "ec2:DescribeVpcs",
             "ecr:BatchCheckLayerAvailability",
             "ecr:BatchGetImage",
             "ecr:CreateRepository",
@@ -83,6 +96,19 @@ _SAGEMAKER_FULL: Final = [
             "ecr:GetAuthorizationToken",
             "ecr:GetDownloadUrlForLayer",
             "ecr:StartImageScan",
+            "elasticfilesystem:DescribeFileSystems",
+            "elasticfilesystem:DescribeMountTargets",
+            "fsx:DescribeFileSystems",
+            "glue:CreateJob",
+            "glue:DeleteJob",
+            "glue:GetJob*",
+            "glue:GetTable*",
+            "glue:GetWorkflowRun",
+            "glue:ResetJobBookmark",
+            "glue:StartJobRun",
+            "glue:StartWorkflowRun",
+            "glue:UpdateJob",
+            "groundtruthlabeling:*",
             "iam:ListRoles",
             "kms:DescribeKey",
             "kms:ListAliases",
