@@ -67,9 +67,10 @@ def start_and_memory(rounds: int) -> list[Row]:
                 series.add(time.perf_counter() - began)
                 if series is again:
                     time.sleep(5)
-                    server = psutil.Process(Sagesmith(home).pid)
-                    memory.add(server.memory_full_info().pss)
-                    warm.add(sum(_pss(child) for child in server.children(recursive=True)))
+                    memory.add(psutil.Process(Sagesmith(home).pid).memory_full_info().pss)
+                    fleet = json.loads(sagesmith("status", "--home", str(home), "--json"))["fleet"]
+                    aside = [fleet["nursery"], *fleet["warm"]]
+                    warm.add(sum(process["memory_bytes"] for process in aside))
                 sagesmith("down", "--home", str(home))
     return [
         Row("control", "sagesmith up, new home", first.text("s"), "", "", None),
@@ -81,15 +82,6 @@ def start_and_memory(rounds: int) -> list[Row]:
             "<= 200 MB", memory.median <= 200e6, f"nursery and warm processes: {warm.text('MB', 1e-6)}",
         ),
     ]  # fmt: skip
-
-
-def _pss(process: Any) -> float:
-    import psutil
-
-    try:
-        return float(process.memory_full_info().pss)
-    except psutil.Error:
-        return 0.0
 
 
 # ---- 10,000 jobs ---------------------------------------------------------------------------------------
