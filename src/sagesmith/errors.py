@@ -53,5 +53,4 @@ def not_implemented(service: str, operation: str) -> AwsError:
     return AwsError(
         "NotImplementedException",
         f"Sagesmith does not implement {service}:{operation} yet. `sagesmith coverage` lists what it does.",
-        status=501,
     )

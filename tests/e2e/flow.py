@@ -102,7 +102,9 @@ class Flow:
         """Wait for a training job's end with boto3's own waiter, and describe it."""
         waiter = self.sagemaker.get_waiter("training_job_completed_or_stopped")
         try:
-            waiter.wait(TrainingJobName=name, WaiterConfig={"Delay": 0.2, "MaxAttempts": int(timeout_s / 0.2)})
+            waiter.wait(
+                TrainingJobName=name, WaiterConfig={"Delay": 0.2, "MaxAttempts": int(timeout_s / 0.2)}
+            )
         except WaiterError:
             job = self.describe(name)
             assert job["TrainingJobStatus"] == "Failed", job

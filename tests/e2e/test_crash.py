@@ -6,6 +6,7 @@ Clients do what real ones do: they try again, and look whether what they had ask
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import random
@@ -80,9 +81,13 @@ def test_objects_survive(fragile: Served, flow: Flow) -> None:
         parts = []
         for part, piece in enumerate((body[: 5 * 2**20], body[5 * 2**20 :]), 1):
             if piece:
-                etag = s3.upload_part(Bucket="crash", Key=key, UploadId=upload, PartNumber=part, Body=piece)["ETag"]
+                etag = s3.upload_part(Bucket="crash", Key=key, UploadId=upload, PartNumber=part, Body=piece)[
+                    "ETag"
+                ]
                 parts.append({"PartNumber": part, "ETag": etag})
-        s3.complete_multipart_upload(Bucket="crash", Key=key, UploadId=upload, MultipartUpload={"Parts": parts})
+        s3.complete_multipart_upload(
+            Bucket="crash", Key=key, UploadId=upload, MultipartUpload={"Parts": parts}
+        )
 
     def write(worker: int) -> None:
         s3 = fragile.client("s3")
@@ -120,7 +125,8 @@ def test_objects_survive(fragile: Served, flow: Flow) -> None:
 
 def _create_kmeans(flow: Flow, name: str) -> None:
     def create() -> None:
-        try:
+        # An earlier try may have been accepted although its answer did not arrive.
+        with contextlib.suppress(flow.sagemaker.exceptions.ResourceInUse):
             flow.train(
                 name,
                 image=KMEANS_IMAGE,
@@ -129,8 +135,6 @@ def _create_kmeans(flow: Flow, name: str) -> None:
                 content_type="text/csv;label_size=0",
                 wait=False,
             )
-        except flow.sagemaker.exceptions.ResourceInUse:
-            pass  # An earlier try was accepted, although its answer did not arrive.
 
     insist(create)
 
@@ -175,7 +179,9 @@ def test_endpoints_survive(fragile: Served, flow: Flow) -> None:
         name = f"survivor-{number}"
         insist(lambda name=name: flow.wait_for_endpoint(name))  # type: ignore[misc]
         answers = wait_until(
-            lambda name=name: _try(lambda: flow.predict(name, points, Accept="text/csv")), timeout_s=60, what=f"{name} answers"
+            lambda name=name: _try(lambda: flow.predict(name, points, Accept="text/csv")),
+            timeout_s=60,
+            what=f"{name} answers",
         )
         assert len(answers) == 3
         flow.delete(name)
@@ -236,7 +242,9 @@ def test_a_killed_instance_of_an_endpoint_is_replaced(fragile: Served, flow: Flo
         what="another instance is there",
     )
     after = wait_until(
-        lambda: _try(lambda: flow.predict("replaced", points, Accept="text/csv")), timeout_s=60, what="it answers"
+        lambda: _try(lambda: flow.predict("replaced", points, Accept="text/csv")),
+        timeout_s=60,
+        what="it answers",
     )
     np.testing.assert_allclose(after, before)
     flow.delete("replaced")
@@ -250,6 +258,8 @@ def test_down_leaves_no_process(fragile: Served, flow: Flow) -> None:
     fragile.up()
     points = load_iris().data[:3]
     wait_until(
-        lambda: _try(lambda: flow.predict("over-night", points, Accept="text/csv")), timeout_s=60, what="it answers again"
+        lambda: _try(lambda: flow.predict("over-night", points, Accept="text/csv")),
+        timeout_s=60,
+        what="it answers again",
     )
     flow.delete("over-night")

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 from xml.parsers import expat
 
 from sagesmith.aws._json import WrongTypeError
@@ -17,6 +18,8 @@ from sagesmith.aws._model import Member, Shape
 from sagesmith.aws._timestamps import http_date, iso8601, iso8601_millis, parse_timestamp
 
 __all__ = ["Node", "XmlWriter", "escape", "parse_xml", "read_scalar", "read_xml", "scalar_text"]
+
+_FORBIDDEN: Final = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 class Node:
@@ -249,11 +252,11 @@ class XmlWriter:
 
 
 def escape(text: str) -> str:
-    """Return *text* as the text of an element."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    """Return *text* as the text of an element; characters that have no form in XML 1.0 are left out."""
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return text if text.isprintable() else _FORBIDDEN.sub("", text)
 
 
 def _escape(text: str) -> str:
-    # A bare carriage return would be read as a line feed; other control characters have no form in XML 1.0.
-    text = escape(text).replace('"', "&quot;").replace("\r", "&#13;")
-    return "".join(char for char in text if char >= " " or char in "\t\n") if not text.isprintable() else text
+    # A bare carriage return would be read as a line feed.
+    return escape(text).replace('"', "&quot;").replace("\r", "&#13;")
