@@ -434,22 +434,19 @@ def test_listing_can_be_limited_to_a_prefix(account: Account) -> None:
 
 def test_bucket_policies_give_and_take(account: Account) -> None:
     key = account.user("guest")
-    policies: dict[str, dict[str, Any]] = {}
+    policies: dict[str, str] = {}
     authorizer = IamAuthorizer(account.identities, ACCOUNT, bucket_policy=policies.get)
     call = call_of(account, key, "s3", "GetObject")
     request = {"Bucket": "b", "Key": "k"}
     with pytest.raises(AwsError):
         authorizer(call, request)
-    statement = {"Effect": "Allow", "Principal": {"AWS": key.caller_arn}, "Action": "s3:GetObject"}
-    policies["b"] = {"Version": "2012-10-17", "Statement": {**statement, "Resource": "arn:aws:s3:::b/*"}}
+    policies["b"] = policy("s3:GetObject", "arn:aws:s3:::b/*", Principal={"AWS": key.caller_arn})
     authorizer(call, request)
-    policies["b"] = {
-        "Version": "2012-10-17",
-        "Statement": {"Effect": "Deny", "Principal": "*", "Action": "*", "Resource": "*"},
-    }
+    policies["b"] = policy("*", effect="Deny", Principal="*")
     administrator = call_of(account, account.administrator, "s3", "GetObject")
     with pytest.raises(AwsError, match="with an explicit deny in a resource-based policy"):
         authorizer(administrator, request)
+    authorizer(call_of(account, account.administrator, "s3", "DeleteBucketPolicy"), {"Bucket": "b"})
     del policies["b"]
     authorizer(administrator, request)
 

@@ -3,38 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from sagesmith.errors import AwsError
 from sagesmith.store.database import Database
 from sagesmith.store.identities import ADMINISTRATOR, Identities
+from tests.conftest import FakeClock
 
 ACCOUNT = "123456789012"
-
-
-class FakeClock:
-    def __init__(self) -> None:
-        self.now = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(f"sqlite:///{tmp_path}/identities.db")
-    database.migrate()
-    yield database
-    database.close()
 
 
 @pytest.fixture
@@ -135,7 +113,7 @@ def test_an_undeclared_role_has_the_same_identifier_each_time(identities: Identi
 
 def test_long_expired_keys_are_swept(identities: Identities, database: Database, clock: FakeClock) -> None:
     old = identities.issue("role", "old", 900)
-    clock.now += 90_000
+    clock.advance(90_000)
     identities.issue("role", "new", 900)
     assert Identities(database, ACCOUNT).find_key(old.access_key_id) is None
 
@@ -171,6 +149,15 @@ def test_another_servers_change_is_noticed(
     key = there.create_key("ada")
     assert here.find_key(key.access_key_id) is not None
     there.delete_key("ada", key.access_key_id)
-    clock.now += 2
+    clock.advance(2)
     here.refresh()
     assert here.find_key(key.access_key_id) is None
+
+
+def test_the_account_has_one_alias(identities: Identities) -> None:
+    assert identities.alias() == ""
+    identities.set_alias("smithy")
+    identities.set_alias("forge")
+    assert identities.alias() == "forge"
+    identities.set_alias("")
+    assert identities.alias() == ""

@@ -7,7 +7,6 @@ a dictionary look-up.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeAlias
 
@@ -24,14 +23,18 @@ from sagesmith.store.principals import AccessKey, Principal
 
 __all__ = ["BucketPolicy", "IamAuthorizer", "ResourceTags"]
 
-BucketPolicy: TypeAlias = Callable[[str], Mapping[str, Any] | None]
-"""Returns the policy document of the bucket of that name, or None. Called for each S3 request: must be quick."""
+BucketPolicy: TypeAlias = Callable[[str], str | None]
+"""Returns the policy (JSON text) of the bucket of that name, None if there is no policy or no such bucket.
+Called for each S3 request: must be quick."""
 
 ResourceTags: TypeAlias = Callable[[str], Mapping[str, str]]
 """Returns the tags of the resource with that ARN."""
 
 _ALWAYS: Final = frozenset(("GetCallerIdentity", "GetSessionToken", "AssumeRole"))
 """Operations of STS that need no permission, or (AssumeRole) are decided in `may_assume`."""
+
+_ABOUT_BUCKET_POLICY: Final = frozenset(("GetBucketPolicy", "PutBucketPolicy", "DeleteBucketPolicy"))
+"""What no bucket policy keeps an administrator from, or a bucket could be locked for ever."""
 
 _SERVICE_PRINCIPAL: Final = "sagemaker.amazonaws.com"
 _QUERY_SERVICES: Final = frozenset(("s3", "iam", "sts", "cloudwatch"))
@@ -84,7 +87,7 @@ class IamAuthorizer:
         self._resource_tags = resource_tags
         self._access: dict[str, _Access] = {}
         self._holders: dict[tuple[str, str], tuple[int, PolicySet, PolicySet | None]] = {}
-        self._bucket_policies: dict[str, tuple[Mapping[str, Any], PolicySet]] = {}
+        self._bucket_policies: dict[str, tuple[str, PolicySet]] = {}
 
     # Requests
 
@@ -98,7 +101,9 @@ class IamAuthorizer:
         self._identities.note_use(caller.access_key_id, call.time, service, call.region)
         if service == "sts" and call.operation in _ALWAYS:
             return
-        bucket_policy = self._policy_of_bucket(request) if service == "s3" else None
+        bucket_policy = None
+        if service == "s3" and not (access.everything and call.operation in _ABOUT_BUCKET_POLICY):
+            bucket_policy = self._policy_of_bucket(request)
         if not access.everything or bucket_policy is not None:
             place = Place(call.region, self._account, caller.arn, self._declared)
             for action, resource in checks(service, call.operation, request, place):
@@ -248,16 +253,16 @@ class IamAuthorizer:
         bucket = request.get("Bucket")
         if self._bucket_policy is None or not isinstance(bucket, str):
             return None
-        document = self._bucket_policy(bucket)
-        if document is None:
+        text = self._bucket_policy(bucket)
+        if text is None:
             return None
         known = self._bucket_policies.get(bucket)
-        if known is not None and (known[0] is document or known[0] == document):
+        if known is not None and known[0] == text:
             return known[1]
-        compiled = PolicySet([parse_policy(json.dumps(document), "resource", source_id=bucket)])
+        compiled = PolicySet([parse_policy(text, "resource", source_id=bucket)])
         if len(self._bucket_policies) >= _REMEMBERED:
             self._bucket_policies.clear()
-        self._bucket_policies[bucket] = (document, compiled)
+        self._bucket_policies[bucket] = (text, compiled)
         return compiled
 
     def _check(
