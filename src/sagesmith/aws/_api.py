@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sagesmith.aws._bodies import BodyPipe, StreamedBody, collected
-from sagesmith.aws._connection import OpenFile
 from sagesmith.aws._exchange import NOBODY, Exchange, TextHeaders, internal_failure
 from sagesmith.aws._json import WrongTypeError
 from sagesmith.aws._model import Catalog, ServiceModel
@@ -27,6 +26,7 @@ from sagesmith.aws._patterns import PatternTimeoutError
 from sagesmith.aws._protocols import Answer, JsonProtocol, QueryProtocol, Request, WireProtocol
 from sagesmith.aws._router import Entry, Found, Router
 from sagesmith.aws._s3 import S3Protocol
+from sagesmith.aws._sending import OpenFile
 from sagesmith.aws._sigv4 import Signed, Verifier, scope_of
 from sagesmith.aws._validation import Fault, message_of
 from sagesmith.aws._words import in_words_of, serialization_error, validation_fault

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -27,14 +26,14 @@ from sagesmith.aws._exchange import (
     new_request_id,
     status_line,
 )
+from sagesmith.aws._sending import Pieces, close_body, read_pieces, stream_headers
 from sagesmith.errors import AwsError
 
-__all__ = ["Connection", "Limits", "OpenFile", "Planner"]
+__all__ = ["Connection", "Limits", "Planner"]
 
 logger = logging.getLogger(__name__)
 
 _FOREVER: Final = float("inf")
-_PIECE: Final = 512 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,21 +53,6 @@ class Limits:
     target_bytes: int = 16 * 1024
     head_bytes: int = 64 * 1024
     pipelined: int = 16
-
-
-@dataclass(slots=True)
-class OpenFile:
-    """A part of an open file, to be sent and closed."""
-
-    descriptor: int
-    offset: int
-    size: int
-
-    def close(self) -> None:
-        """Close the file; once is enough, twice is harmless."""
-        descriptor, self.descriptor = self.descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
 
 
 class Planner(Protocol):
@@ -115,6 +99,7 @@ class Connection(asyncio.Protocol):
         "_paused",
         "_pending",
         "_piece",
+        "_sender",
         "_server",
         "_transport",
         "closed",
@@ -456,78 +441,48 @@ class Connection(asyncio.Protocol):
 
     def send_stream(self, exchange: Exchange, status: int, headers: list[tuple[str, str]], body: Any) -> None:
         """Send an answer piece by piece."""
-        task = self._loop.create_task(self._stream(exchange, status, headers, body))
-        task.add_done_callback(_log_failure)
+        self._sender = self._loop.create_task(self._stream(exchange, status, headers, body))
 
     async def _stream(
         self, exchange: Exchange, status: int, headers: list[tuple[str, str]], body: Any
     ) -> None:
-        sized = isinstance(body, OpenFile)
-        length = next((value for name, value in headers if name.lower() == "content-length"), None)
-        if sized:
-            length = str(body.size)
-        rest = [pair for pair in headers if pair[0].lower() != "content-length"]
-        rest.append(("x-amzn-RequestId", exchange.request_id))
-        rest.append(("date", self.date().decode()))
-        chunked = length is None and not exchange.head_only
-        if length is not None:
-            rest.append(("content-length", length))
-        elif chunked:
-            rest.append(("transfer-encoding", "chunked"))
+        lines, sized = stream_headers(headers, body)
+        chunked = not sized and not exchange.head_only and self._parser.get_http_version() != "1.0"
+        if chunked:
+            lines.append(("transfer-encoding", "chunked"))
+        elif not sized:
+            exchange.keep_alive = False  # the end of the connection is the end of the body
+        lines.append(("x-amzn-RequestId", exchange.request_id))
+        lines.append(("date", self.date().decode()))
         if not (exchange.keep_alive and exchange.complete):
-            rest.append(("connection", "close"))
-        whole = True
+            lines.append(("connection", "close"))
+        whole = False
         try:
-            self.write(status_line(status) + header_block(rest) + b"\r\n")
+            self.write(status_line(status) + header_block(lines) + b"\r\n")
             if not exchange.head_only and not isinstance(body, bytes):
-                whole = await self._pieces(body, chunked)
-        finally:
-            close = getattr(body, "close", None)
-            if close is not None:
-                close()
-            exchange.detach()
-            if whole:
-                self.finished(exchange)
-            else:
-                # Headers promised more than came: only a broken connection tells the client so.
-                self.abort()
-
-    async def _pieces(self, body: OpenFile | Iterator[bytes] | AsyncIterator[bytes], chunked: bool) -> bool:
-        try:
-            async for piece in self._read(body):
-                if self.closed:
-                    return False
-                if piece:
-                    self.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
-                if self._can_write is not None and not self._can_write.is_set():
-                    await self._can_write.wait()
-            if chunked:
-                self.write(b"0\r\n\r\n")
+                await self._write_pieces(body, chunked)
+            whole = not self.closed
         except Exception:
-            logger.exception("sending an answer failed")
-            return False
-        return not self.closed
-
-    async def _read(self, body: OpenFile | Iterator[bytes] | AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        pool = self._server.reading
-        if isinstance(body, OpenFile):
-            offset, left = body.offset, body.size
-            while left > 0:
-                piece = await self._loop.run_in_executor(
-                    pool, os.pread, body.descriptor, min(left, _PIECE), offset
-                )
-                if not piece:
-                    raise EOFError("the file is shorter than was promised")
-                offset += len(piece)
-                left -= len(piece)
-                yield piece
-        elif isinstance(body, AsyncIterator):
-            async for piece in body:
-                yield piece
+            logger.exception("sending an answer failed (request %s)", exchange.request_id)
+        finally:
+            exchange.detach()
+            await close_body(body)
+        if whole:
+            self.finished(exchange)
         else:
-            end = object()
-            while (item := await self._loop.run_in_executor(pool, next, body, end)) is not end:
-                yield item  # type: ignore[misc]
+            # The headers promised more than came: only a broken connection tells the client so.
+            self.abort()
+
+    async def _write_pieces(self, body: Pieces, chunked: bool) -> None:
+        async for piece in read_pieces(body, self._server.reading):
+            if self.closed:
+                return
+            if piece:
+                self.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+            if self._can_write is not None and not self._can_write.is_set():
+                await self._can_write.wait()
+        if chunked:
+            self.write(b"0\r\n\r\n")
 
 
 def _size_of(headers: Mapping[bytes, bytes]) -> int:
@@ -543,8 +498,3 @@ def _head_too_large(limits: Limits) -> AwsError:
 def _too_large(exchange: Exchange) -> AwsError:
     said = f" of {exchange.length} bytes" if exchange.length is not None else ""
     return AwsError("RequestEntityTooLargeException", f"The request body{said} is too large.", status=413)
-
-
-def _log_failure(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and task.exception() is not None:
-        logger.error("sending an answer failed", exc_info=task.exception())

@@ -55,7 +55,7 @@ class HttpServer:
         self.date = DateLine()
         self.connections: set[Connection] = set()
         self.closing = False
-        self.reading = ThreadPoolExecutor(8, "sending")
+        self.reading = ThreadPoolExecutor(32, "sending")
         self._api = api
         # The longest prefix wins.
         routes = sorted((raw_routes or {}).items(), key=lambda item: len(item[0]), reverse=True)
