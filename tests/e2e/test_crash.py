@@ -200,7 +200,7 @@ def _agents(server: Served, mark: str) -> list[psutil.Process]:
     import json
 
     status = json.loads(server.command("status", "--json").stdout)
-    return [psutil.Process(i["pid"]) for i in status["fleet"]["instances"] if mark in i["owner_arn"]]
+    return [psutil.Process(i["pid"]) for i in status["fleet"]["instances"] if mark in i["owner"]]
 
 
 def test_a_killed_instance_fails_its_job_with_a_reason(fragile: Served, flow: Flow) -> None:

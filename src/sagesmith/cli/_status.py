@@ -51,7 +51,7 @@ def render(data: Mapping[str, Any]) -> str:
     instances = data["fleet"]["instances"]
     lines.append(f"instances: {len(instances)}")
     lines.extend(
-        f"  {i['instance_id']}  {i['owner_arn'].rpartition(':')[2]}  {i['instance_type']}  "
+        f"  {i['instance_id']}  {i['owner'].rpartition(':')[2]}  {i['instance_type']}  "
         f"{i['memory_bytes'] / 2**20:.0f} MiB"
         for i in instances
     )
