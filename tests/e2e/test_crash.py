@@ -163,12 +163,17 @@ def test_training_jobs_survive(fragile: Served, flow: Flow) -> None:
     assert not [p for p in fragile.processes() if "sagesmith_algorithms" in " ".join(p.cmdline())]
 
 
-def test_endpoints_survive(fragile: Served, flow: Flow) -> None:
+@pytest.fixture(scope="module")
+def model_data(flow: Flow) -> str:
+    """The artifact of a k-means job."""
+    _create_kmeans(flow, "for-endpoints")
+    return str(flow.wait_for_job("for-endpoints")["ModelArtifacts"]["S3ModelArtifacts"])
+
+
+def test_endpoints_survive(fragile: Served, flow: Flow, model_data: str) -> None:
     """10 kills from CreateEndpoint on; each endpoint comes into service and answers."""
     moments = random.Random(SEED + 2)
     points = load_iris().data[:3]
-    _create_kmeans(flow, "for-endpoints")
-    model_data = flow.wait_for_job("for-endpoints")["ModelArtifacts"]["S3ModelArtifacts"]
     for number in range(10):
         name = f"survivor-{number % 3}"
         if number < 3:
@@ -228,8 +233,7 @@ def test_a_killed_instance_fails_its_job_with_a_reason(fragile: Served, flow: Fl
     assert not alive, "the container outlived its instance"
 
 
-def test_a_killed_instance_of_an_endpoint_is_replaced(fragile: Served, flow: Flow) -> None:
-    model_data = flow.describe("for-endpoints")["ModelArtifacts"]["S3ModelArtifacts"]
+def test_a_killed_instance_of_an_endpoint_is_replaced(fragile: Served, flow: Flow, model_data: str) -> None:
     flow.deploy("replaced", image=KMEANS_IMAGE, model_data=model_data)
     points = load_iris().data[:3]
     before = flow.predict("replaced", points, Accept="text/csv")
@@ -250,8 +254,7 @@ def test_a_killed_instance_of_an_endpoint_is_replaced(fragile: Served, flow: Flo
     flow.delete("replaced")
 
 
-def test_down_leaves_no_process(fragile: Served, flow: Flow) -> None:
-    model_data = flow.describe("for-endpoints")["ModelArtifacts"]["S3ModelArtifacts"]
+def test_down_leaves_no_process(fragile: Served, flow: Flow, model_data: str) -> None:
     flow.deploy("over-night", image=KMEANS_IMAGE, model_data=model_data)
     fragile.down()
     assert fragile.processes() == []
