@@ -87,6 +87,9 @@ class Sandbox:
             *_sources(("/sys/devices/system", "/sys/devices/system")),
             *("--ro-bind", str(folder / "etc"), "/etc"),
             *_sources(*((f"/etc/{name}", f"/etc/{name}") for name in _etc_folders())),
+            # Before Python's own folders, which may lie below /tmp.
+            *("--bind", str(folder / "tmp"), "/tmp"),  # noqa: S108 (the container's own)
+            *("--bind", str(folder / "home"), HOME),
             *_sources(*((path, path) for path in _python_folders(plan.python_prefix or sys.prefix))),
             *_sources(*((str(source), target) for target, source in more_files.items())),
             *(argument for device in _gpu_devices(plan.gpus) for argument in ("--dev-bind", device, device)),
@@ -98,8 +101,6 @@ class Sandbox:
             ),
             *(word for target, source in plan.folders.items() for word in ("--bind", str(source), target)),
             *("--bind", str(folder / "run"), RUN),
-            *("--bind", str(folder / "tmp"), "/tmp"),  # noqa: S108 (the container's own)
-            *("--bind", str(folder / "home"), HOME),
             *("--symlink", "/tmp", "/var/tmp"),  # noqa: S108
             *("--chdir", HOME),
             *("--remount-ro", "/"),
