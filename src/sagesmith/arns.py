@@ -57,6 +57,4 @@ class Arn:
             raise validation_error(
                 f"Invalid ARN '{text}': it must look like arn:aws:service:region:account:resource."
             )
-        return cls(
-            partition=parts[1], service=parts[2], region=parts[3], account=parts[4], resource=parts[5]
-        )
+        return cls(partition=parts[1], service=parts[2], region=parts[3], account=parts[4], resource=parts[5])
