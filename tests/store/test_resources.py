@@ -243,6 +243,36 @@ def test_a_token_of_another_query_is_refused(resources: Resources) -> None:
             resources.list(KIND, REGION, query)
 
 
+def test_private_members_lie_beside_the_text_that_is_answered(resources: Resources) -> None:
+    job = create(resources, "j1", document={"TrainingJobName": "j1", "$run": {"hosts": [1]}})
+    assert job.text == '{"TrainingJobName":"j1"}'
+    assert job.document == {"TrainingJobName": "j1", "$run": {"hosts": [1]}}
+    changed = resources.change(job, document={**job.document, "$run": {}})
+    assert resources.get(KIND, REGION, "j1") == changed
+    assert (changed.text, changed.private) == (job.text, '{"$run":{}}')
+    assert resources.change(changed, document={"a": 1}).private == ""
+
+
+def test_summaries_follow_their_resources(database: Database, clock: FakeClock) -> None:
+    def summarize(resource: Resource) -> str:
+        return f"{resource.name} {resource.status} {resource.modified - resource.created} {resource.document['n']}"
+
+    resources = Resources(database, clock, summarize={KIND: summarize})
+    jobs = [create(resources, f"j{number}", document={"n": number}, status="A") for number in range(3)]
+    clock.now += 5
+    resources.change(jobs[0], status="B")
+    resources.update(KIND, REGION, "j1", lambda job: Change(document={"n": 10}))
+    assert resources.claim(jobs[2], "owner", 60)
+    query = ListQuery(sort_by="name", limit=2)
+    first = resources.summaries(KIND, REGION, query)
+    assert first.items == ["j0 B 5.0 0", "j1 A 5.0 10"]
+    assert first.next_token == resources.list(KIND, REGION, query).next_token
+    create(Resources(database, clock), "j3", document={"n": 3})  # by somebody who writes no summaries
+    rest = resources.summaries(KIND, REGION, ListQuery(sort_by="name", limit=2, token=first.next_token))
+    assert rest.items == ["j2 A 0.0 2", "j3  0.0 3"]
+    assert rest.next_token is None
+
+
 def test_tags(resources: Resources) -> None:
     job = create(resources, "j1", tags={"b": "1", "a": "2"})
     create(resources, "j2", tags={"a": "3"})

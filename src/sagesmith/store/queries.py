@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, Literal, TypeVar
 
@@ -75,7 +75,7 @@ class ListQuery:
             AwsError: `ValidationException`, the token is malformed or of another query.
         """
         clauses, parameters = self._filters(kind, region, dialect)
-        key = sort_key(self.sort_by, region)
+        key = self.key(region)
         if self.token:
             last = decode_token(self.token, self._fingerprint(kind, region), len(key))
             names = [f"last_{column}" for column in key]
@@ -87,13 +87,22 @@ class ListQuery:
         parameters["limit"] = self.limit + 1
         return f"where {' and '.join(clauses)} order by {order} limit :limit", parameters
 
-    def page(self, kind: str, region: str | None, rows: list[T]) -> Page[T]:
-        """Return the page that *rows* (one more than `limit` if there is a next page) make."""
+    def key(self, region: str | None) -> tuple[str, ...]:
+        """Return the columns that put the resources of a kind in *region* (None: in all) into a total order."""
+        key = _SORT_KEYS[self.sort_by]
+        return key if region is not None else (*key, "region")
+
+    def page(
+        self, kind: str, region: str | None, rows: list[T], key_of: Callable[[T], Sequence[Any]]
+    ) -> Page[T]:
+        """Return the page that *rows* (one more than `limit` if there is a next page) make.
+
+        *key_of* returns the values of `key` of a row.
+        """
         if len(rows) <= self.limit:
             return Page(rows, None)
         items = rows[: self.limit]
-        last = [getattr(items[-1], column) for column in sort_key(self.sort_by, region)]
-        return Page(items, encode_token(last, self._fingerprint(kind, region)))
+        return Page(items, encode_token(key_of(items[-1]), self._fingerprint(kind, region)))
 
     def _filters(self, kind: str, region: str | None, dialect: str) -> tuple[list[str], dict[str, Any]]:
         clauses = ["kind = :kind"]
@@ -138,12 +147,6 @@ class ListQuery:
             self.modified_before, self.status, self.parent, dict(self.where), self.arn_in, self.sort_by,
             self.descending,
         )  # fmt: skip
-
-
-def sort_key(sort_by: str, region: str | None) -> tuple[str, ...]:
-    """Return the columns that put resources of a kind into a total order."""
-    key = _SORT_KEYS[sort_by]
-    return key if region is not None else (*key, "region")
 
 
 def _any_of(column: str, values: Sequence[str], parameters: dict[str, Any]) -> str:

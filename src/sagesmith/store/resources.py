@@ -4,6 +4,10 @@ Every change is one transaction that also appends an event, and the event's id b
 versions rise, are never used twice (not even by a resource made anew under an old name), and name the event
 that made the state. A change is a compare-and-set on that version, so of two that meet one is refused.
 
+What is read often is stored ready to be answered: the document's text without its private members (those whose
+names begin with a dollar sign, which lie beside it), and the text of its summary, as lists show it. Both are
+written in the transaction that changes the document.
+
 A claim gives one owner the right to drive a resource until its lease ends. Taking a claim over changes the
 version, so that an owner whose lease ran out unnoticed can change nothing any more.
 """
@@ -15,7 +19,8 @@ from __future__ import annotations
 import builtins
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any, Final, TypeAlias
 
 from sagesmith.clock import Clock, system_clock
 from sagesmith.errors import AwsError
@@ -33,6 +38,7 @@ __all__ = [
     "Page",
     "Resource",
     "Resources",
+    "Summarize",
 ]
 
 
@@ -64,7 +70,7 @@ class Resource:
     """One resource as it was read.
 
     `created` and `modified` are seconds since 1970; `parent` is what the resource belongs to ("" if nothing).
-    `content` is the document, or the text of it until somebody asks: a list of summaries needs few of them.
+    `text` is the document as JSON, without its private members; `private` is the JSON of those ("" if none).
     """
 
     kind: str
@@ -74,18 +80,26 @@ class Resource:
     status: str
     created: float
     modified: float
-    content: dict[str, Any] | str = field(repr=False, compare=False)
     version: int
     parent: str
+    text: str = field(repr=False)
+    private: str = field(repr=False)
+    _document: dict[str, Any] | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def document(self) -> dict[str, Any]:
         """The document. It belongs to the reader: changing it changes nothing stored."""
-        content = self.content
-        if isinstance(content, str):
-            content = decode(content)
-            object.__setattr__(self, "content", content)
-        return content
+        document = self._document
+        if document is None:
+            document = decode(self.text)
+            if self.private:
+                document.update(decode(self.private))
+            object.__setattr__(self, "_document", document)
+        return document
+
+
+Summarize: TypeAlias = Callable[[Resource], str]
+"""Returns the text that stands for a resource in lists of its kind. It depends on nothing but the resource."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +125,7 @@ class Event:
     why: str
 
 
-_COLUMNS: Final = "kind, region, name, arn, status, created, modified, document, version, parent"
+_COLUMNS: Final = "kind, region, name, arn, status, created, modified, version, parent, document, private"
 _NAMED: Final = "kind = :kind and region = :region and name = :name"
 _GET: Final = f"select {_COLUMNS} from resources where {_NAMED}"
 _BY_ARN: Final = f"select {_COLUMNS} from resources where arn_key = :arn"
@@ -121,16 +135,12 @@ _EVENT: Final = (
 )
 _INSERT: Final = (
     "insert into resources (kind, region, name, arn, arn_key, status, parent, created, modified, version, "
-    "owner, lease_until, document) values (:kind, :region, :name, :arn, :arn_key, :status, :parent, :now, :now, "
-    ":version, '', 0, :document)"
+    "owner, lease_until, summary, document, private) values (:kind, :region, :name, :arn, :arn_key, :status, "
+    ":parent, :now, :now, :version, '', 0, :summary, :document, :private)"
 )
 _CHANGE: Final = (
-    "update resources set status = :status, modified = :now, version = :new_version "
-    f"where {_NAMED} and version = :version returning document"
-)
-_CHANGE_DOCUMENT: Final = (
-    "update resources set status = :status, modified = :now, version = :new_version, document = :document "
-    f"where {_NAMED} and version = :version returning document"
+    "update resources set status = :status, modified = :now, version = :new_version, summary = :summary, "
+    f"document = :document, private = :private where {_NAMED} and version = :version"
 )
 _DELETE: Final = f"delete from resources where {_NAMED} and version = :version"
 _TAG: Final = (
@@ -140,11 +150,22 @@ _TAG: Final = (
 
 
 class Resources:
-    """All resources of a server. Thread-safe; reads never wait for writes."""
+    """All resources of a server. Thread-safe; reads never wait for writes.
 
-    def __init__(self, database: Database, clock: Clock = system_clock) -> None:
+    Args:
+        summarize: by kind, what makes the summaries that are stored; kinds without one have none.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock = system_clock,
+        *,
+        summarize: Mapping[str, Summarize] = MappingProxyType({}),
+    ) -> None:
         self._database = database
         self._clock = clock
+        self._summarize = summarize
         self._for_update = " for update" if database.dialect == "postgresql" else ""
 
     # ---- one resource ----
@@ -169,27 +190,24 @@ class Resources:
             ValueError, TypeError: the document cannot be stored (see `documents.encode`).
         """
         now = self._clock()
-        text = encode(document)
-        key = arn.lower()
+        text, private = _texts(document)
+        new = Resource(kind, region, name, arn, status, now, now, 0, parent, text, private)
+        row = {**self._row(new), "arn": arn, "arn_key": arn.lower(), "parent": parent, "now": now}
 
         def work(connection: Connection) -> int:
-            version = _append(connection, now, key, "created", "", status, why)
-            connection.execute(
-                _INSERT,
-                {
-                    "kind": kind, "region": region, "name": name, "arn": arn, "arn_key": key, "status": status,
-                    "parent": parent, "now": now, "version": version, "document": text,
-                },
-            )  # fmt: skip
+            version = _append(connection, now, row["arn_key"], "created", "", status, why)
+            connection.execute(_INSERT, {**row, "version": version})
             if tags:
-                connection.execute_many(_TAG, [{"arn": key, "key": k, "value": v} for k, v in tags.items()])
+                connection.execute_many(
+                    _TAG, [{"arn": row["arn_key"], "key": k, "value": v} for k, v in tags.items()]
+                )
             return version
 
         try:
             version = self._database.transact(work)
         except Duplicate:
             raise AlreadyExists(kind, name, arn) from None
-        return Resource(kind, region, name, arn, status, now, now, text, version, parent)
+        return replace(new, version=version)
 
     def get(self, kind: str, region: str, name: str) -> Resource | None:
         """Return the resource of exactly this name, or None."""
@@ -216,9 +234,9 @@ class Resources:
         Raises:
             Changed: it is not any more as *resource* says.
         """
-        text = None if document is None else encode(document)
+        texts = None if document is None else _texts(document)
         return self._database.transact(
-            lambda connection: self._change(connection, resource, status, text, why)
+            lambda connection: self._change(connection, resource, status, texts, why)
         )
 
     def update(
@@ -241,8 +259,8 @@ class Resources:
             change = edit(resource)
             if change is None:
                 return resource
-            text = None if change.document is None else encode(change.document)
-            return self._change(connection, resource, change.status, text, why)
+            texts = None if change.document is None else _texts(change.document)
+            return self._change(connection, resource, change.status, texts, why)
 
         return self._database.transact(work)
 
@@ -276,7 +294,26 @@ class Resources:
         conditions, parameters = query.conditions(kind, region, self._database.dialect)
         with self._database.read() as connection:
             rows = connection.rows(f"select {_COLUMNS} from resources {conditions}", parameters)
-        return query.page(kind, region, [_resource(row) for row in rows])
+        key = query.key(region)
+        items = [_resource(row) for row in rows]
+        return query.page(kind, region, items, lambda item: [getattr(item, column) for column in key])
+
+    def summaries(self, kind: str, region: str | None, query: ListQuery) -> Page[str]:
+        """Return the page that `list` would, as summaries: they are read as they lie there.
+
+        Raises:
+            AwsError: `ValidationException`, the token is malformed or of another query.
+            KeyError: nothing summarizes resources of *kind*.
+        """
+        conditions, parameters = query.conditions(kind, region, self._database.dialect)
+        columns = ", ".join(query.key(region))
+        with self._database.read() as connection:
+            rows = connection.rows(f"select summary, {columns} from resources {conditions}", parameters)
+        page = query.page(kind, region, rows, lambda row: row[1:])
+        texts = [row[0] for row in page.items]
+        if "" in texts:  # written by somebody who had no `summarize`
+            texts = [self._summarize[kind](resource) for resource in self.list(kind, region, query).items]
+        return Page(texts, page.next_token)
 
     def with_status(self, kind: str, statuses: Iterable[str]) -> builtins.list[Resource]:
         """Return every resource of *kind*, in all regions, that has one of *statuses*; the oldest first."""
@@ -384,26 +421,39 @@ class Resources:
     # ---- inside a transaction ----
 
     def _change(
-        self, connection: Connection, resource: Resource, status: str | None, text: str | None, why: str
+        self,
+        connection: Connection,
+        resource: Resource,
+        status: str | None,
+        texts: tuple[str, str] | None,
+        why: str,
     ) -> Resource:
         now = max(self._clock(), resource.created)
         after = resource.status if status is None else status
         what = "document" if after == resource.status else "status"
         version = _append(connection, now, resource.arn.lower(), what, resource.status, after, why)
-        parameters = {
-            **_name_of(resource), "status": after, "now": now, "version": resource.version,
-            "new_version": version,
-        }  # fmt: skip
-        if text is None:
-            row = connection.row(_CHANGE, parameters)
-        else:
-            row = connection.row(_CHANGE_DOCUMENT, {**parameters, "document": text})
-        if row is None:
+        text, private = texts or (resource.text, resource.private)
+        changed = replace(resource, status=after, modified=now, version=version, text=text, private=private)
+        row = {**self._row(changed), "now": now, "version": resource.version, "new_version": version}
+        if not connection.execute(_CHANGE, row):
             raise Changed(resource.arn)
-        return Resource(
-            resource.kind, resource.region, resource.name, resource.arn, after, resource.created, now, row[0],
-            version, resource.parent,
-        )  # fmt: skip
+        return changed
+
+    def _row(self, resource: Resource) -> dict[str, Any]:
+        """Return name and content of *resource* as parameters."""
+        summarize = self._summarize.get(resource.kind)
+        return {
+            **_name_of(resource), "status": resource.status, "document": resource.text,
+            "private": resource.private, "summary": summarize(resource) if summarize is not None else "",
+        }  # fmt: skip
+
+
+def _texts(document: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the JSON of *document* without its private members, and that of those."""
+    private = {name: value for name, value in document.items() if name[:1] == "$"}
+    if not private:
+        return encode(document), ""
+    return encode({name: value for name, value in document.items() if name not in private}), encode(private)
 
 
 _SETTERS: Final = tuple(getattr(Resource, column.name).__set__ for column in fields(Resource))
@@ -412,7 +462,7 @@ _SETTERS: Final = tuple(getattr(Resource, column.name).__set__ for column in fie
 def _resource(row: Row) -> Resource:
     """Return the resource of `_COLUMNS`; four times as quick as the constructor of a frozen class."""
     resource: Resource = object.__new__(Resource)
-    for setter, value in zip(_SETTERS, row, strict=True):
+    for setter, value in zip(_SETTERS, (*row, None), strict=True):
         setter(resource, value)
     return resource
 

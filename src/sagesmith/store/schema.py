@@ -72,7 +72,10 @@ resources = Table(
     Column("version", BigInteger, nullable=False, comment="the id of the event that made this state"),
     text_column("owner"),
     Column("lease_until", Double, nullable=False),
-    Column("document", Text, nullable=False),
+    # Lists read summaries only: they lie before the document, which fills pages of its own.
+    Column("summary", Text, nullable=False, comment="JSON, as lists show the resource"),
+    Column("document", Text, nullable=False, comment="JSON without the private members"),
+    Column("private", Text, nullable=False, comment="JSON of the members that begin with $, or empty"),
     Index("ix_resources_name", "kind", "region", "name", unique=True),
     Index("ix_resources_arn", "arn_key", unique=True),
     Index("ix_resources_created", "kind", "region", "created", "name"),

@@ -1,4 +1,4 @@
--- Written by `python -m sagesmith.store.migrations snapshot` from c121b5ac0523f90437d5a65e34cbae88
+-- Written by `python -m sagesmith.store.migrations snapshot` from 2e2fc54d936fe5e405911bd0b3e94e5a
 CREATE TABLE bucket_settings (
 	bucket TEXT COLLATE "C" NOT NULL, 
 	kind TEXT COLLATE "C" NOT NULL, 
@@ -254,7 +254,9 @@ CREATE TABLE resources (
 	version BIGINT NOT NULL, 
 	owner TEXT COLLATE "C" NOT NULL, 
 	lease_until DOUBLE PRECISION NOT NULL, 
+	summary TEXT NOT NULL, 
 	document TEXT NOT NULL, 
+	private TEXT NOT NULL, 
 	CONSTRAINT pk_resources PRIMARY KEY (id)
 );
 
@@ -273,6 +275,12 @@ CREATE INDEX ix_resources_status ON resources (kind, region, status, created, na
 COMMENT ON COLUMN resources.arn_key IS 'the ARN in lower case';
 
 COMMENT ON COLUMN resources.version IS 'the id of the event that made this state';
+
+COMMENT ON COLUMN resources.summary IS 'JSON, as lists show the resource';
+
+COMMENT ON COLUMN resources.document IS 'JSON without the private members';
+
+COMMENT ON COLUMN resources.private IS 'JSON of the members that begin with $, or empty';
 
 CREATE TABLE tags (
 	arn TEXT COLLATE "C" NOT NULL, 

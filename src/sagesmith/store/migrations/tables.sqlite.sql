@@ -1,4 +1,4 @@
--- Written by `python -m sagesmith.store.migrations snapshot` from c121b5ac0523f90437d5a65e34cbae88
+-- Written by `python -m sagesmith.store.migrations snapshot` from 2e2fc54d936fe5e405911bd0b3e94e5a
 CREATE TABLE bucket_settings (
 	bucket TEXT NOT NULL, 
 	kind TEXT NOT NULL, 
@@ -190,7 +190,9 @@ CREATE TABLE resources (
 	version BIGINT NOT NULL, 
 	owner TEXT NOT NULL, 
 	lease_until DOUBLE NOT NULL, 
-	document TEXT NOT NULL
+	summary TEXT NOT NULL, 
+	document TEXT NOT NULL, 
+	private TEXT NOT NULL
 );
 
 CREATE UNIQUE INDEX ix_resources_arn ON resources (arn_key);

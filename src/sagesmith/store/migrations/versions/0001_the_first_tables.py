@@ -342,7 +342,11 @@ def upgrade() -> None:
         ),
         sa.Column("owner", sa.Text().with_variant(sa.Text(collation="C"), "postgresql"), nullable=False),
         sa.Column("lease_until", sa.Double(), nullable=False),
-        sa.Column("document", sa.Text(), nullable=False),
+        sa.Column("summary", sa.Text(), nullable=False, comment="JSON, as lists show the resource"),
+        sa.Column("document", sa.Text(), nullable=False, comment="JSON without the private members"),
+        sa.Column(
+            "private", sa.Text(), nullable=False, comment="JSON of the members that begin with $, or empty"
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_resources")),
         sqlite_autoincrement=True,
     )
