@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def coverage() -> dict[str, dict[str, str]]:
     """Return, per service and operation, `real`, `record-only` or `missing`. Needs no running server."""
     nothing: Any = _Nothing()
-    names = Parts.__slots__  # type: ignore[attr-defined]
+    names = Parts.__slots__
     parts = Parts(**dict.fromkeys(names, nothing))
     api = Api(
         _handlers(parts), keys=nothing, authorize=nothing, account_id="0" * 12, default_region="us-east-1"

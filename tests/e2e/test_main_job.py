@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -186,7 +187,7 @@ def test_missing_data_fails_the_job_with_a_sentence(flow: Flow) -> None:
     assert "nothing-there" in job["FailureReason"]
 
 
-def _long_job(flow: Flow, name: str, **more: object) -> None:
+def _long_job(flow: Flow, name: str, **more: Any) -> None:
     rng = np.random.default_rng(1)
     flow.upload({f"{name}/x.csv": csv_bytes(rng.integers(0, 2, 20_000), rng.normal(size=(20_000, 10)))})
     flow.train(
@@ -355,7 +356,7 @@ def test_bad_predict_requests_are_model_errors(flow: Flow) -> None:
     for body, content_type, original in ((b"1,2", "text/csv", 400), (b"1,2,3,4", "text/nonsense", 415)):
         with pytest.raises(ClientError) as caught:
             flow.runtime.invoke_endpoint(EndpointName="bad-requests", ContentType=content_type, Body=body)
-        error = caught.value.response
+        error: dict[str, Any] = dict(caught.value.response)
         assert error["Error"]["Code"] == "ModelError"
         assert error["ResponseMetadata"]["HTTPStatusCode"] == 424
         assert error["OriginalStatusCode"] == original

@@ -92,7 +92,7 @@ def plausible(shape: Shape, rng: random.Random, depth: int = 0) -> Any:
         ]
         return {name: plausible(member.shape, rng, depth + 1) for name, member in members}
     if kind == "list":
-        return [plausible(shape.member.shape, rng, depth + 1) for _ in range(max(1, shape.min or 0))]
+        return [plausible(shape.member.shape, rng, depth + 1) for _ in range(int(max(1, shape.min or 0)))]
     if kind == "map":
         return {str(plausible(shape.key.shape, rng, depth + 1)): plausible(shape.value.shape, rng, depth + 1)}
     if kind == "string":

@@ -7,7 +7,7 @@ import ssl
 import time
 import urllib.error
 import urllib.request
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from botocore.auth import SigV4Auth
@@ -48,7 +48,7 @@ def _signed(
         signature = signer.signature(
             signer.string_to_sign(request, signer.canonical_request(request)), request
         )
-        signer._inject_signature_to_request(request, signature)
+        cast("Any", signer)._inject_signature_to_request(request, signature)
     return dict(request.headers.items())
 
 
@@ -89,13 +89,13 @@ def test_unknown_key(served: Served) -> None:
         "AccessKeyId": "AKIAIOSFODNN7EXAMPLE",
         "SecretAccessKey": "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY",
     }
-    for service, call, code in (
-        ("sagemaker", lambda c: c.list_models(), "UnrecognizedClientException"),
-        ("s3", lambda c: c.list_buckets(), "InvalidAccessKeyId"),
-        ("sts", lambda c: c.get_caller_identity(), "InvalidClientTokenId"),
+    for service, method, code in (
+        ("sagemaker", "list_models", "UnrecognizedClientException"),
+        ("s3", "list_buckets", "InvalidAccessKeyId"),
+        ("sts", "get_caller_identity", "InvalidClientTokenId"),
     ):
         with pytest.raises(ClientError) as caught:
-            call(served.client(service, keys=strangers))
+            getattr(served.client(service, keys=strangers), method)()
         assert caught.value.response["Error"]["Code"] == code
         assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 403
 

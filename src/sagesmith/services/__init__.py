@@ -1,0 +1,1 @@
+"""What the operations mean: one package per AWS service, named as botocore names it."""
