@@ -4,17 +4,22 @@ The first host listens; the others connect, retrying until it is there. The conn
 that dies is noticed at once by whoever waits for it. Several jobs can share one machine's network, so the port
 is one of a short series that the job's name decides, and a greeting that holds the job's name tells its own
 first host from another's. A message is its length in eight bytes, then the bytes.
+
+A host's address is what the environment variable `SAGESMITH_HOSTS` says, JSON of names and addresses, or what the
+name resolves to: without a container of its own, a process has no /etc/hosts of its own either.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import socket
 import struct
 import time
 from typing import List, Sequence
 
-__all__ = ["HostLostError", "Rendezvous", "RendezvousError"]
+__all__ = ["HostLostError", "Rendezvous", "RendezvousError", "address_of"]
 
 _LENGTH = struct.Struct("<Q")
 _GREETING = struct.Struct("<32sI")
@@ -28,6 +33,20 @@ class RendezvousError(RuntimeError):
 
 class HostLostError(RendezvousError):
     """A host ended, or its machine went away, before its message was complete."""
+
+
+def address_of(host: str) -> str:
+    """Return the IP address of *host*, one of the job's.
+
+    Raises:
+        OSError: nothing says what it is.
+    """
+    try:
+        known = json.loads(os.environ.get("SAGESMITH_HOSTS") or "{}")
+    except ValueError:
+        known = {}
+    found = known.get(host) if isinstance(known, dict) else None
+    return str(found) if found else socket.gethostbyname(host)
 
 
 class Rendezvous:
@@ -74,7 +93,7 @@ class Rendezvous:
     @property
     def leader_address(self) -> str:
         """The first host's IP address, as this host sees it."""
-        return socket.gethostbyname(self.hosts[0])
+        return address_of(self.hosts[0])
 
     def gather(self, message: bytes) -> List[bytes]:
         """Send *message* to the first host; there, return everyone's in the order of the hosts, elsewhere [].
@@ -134,7 +153,7 @@ class Rendezvous:
                 self._greet(peer)
 
     def _bind(self) -> socket.socket:
-        address = socket.gethostbyname(self.hosts[0])
+        address = address_of(self.hosts[0])
         for port in self._ports:
             listener = socket.socket()
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -168,7 +187,7 @@ class Rendezvous:
         while time.monotonic() < deadline:
             for port in self._ports:
                 try:
-                    address = socket.gethostbyname(self.hosts[0])
+                    address = address_of(self.hosts[0])
                     peer = socket.create_connection((address, port), timeout=5.0)
                 except OSError as error:
                     why = str(error)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import socket
 import threading
 from collections.abc import Callable
@@ -7,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from sagesmith_toolkit.rendezvous import HostLostError, Rendezvous, RendezvousError
+from sagesmith_toolkit.rendezvous import HostLostError, Rendezvous, RendezvousError, address_of
 
 HOSTS = ("127.0.1.1", "127.0.1.2", "127.0.1.3")
 
@@ -37,6 +38,13 @@ def test_several_jobs_on_one_machine() -> None:
             threads.map(lambda job: together(lambda m: m.exchange(job.encode()), job), ["a", "b", "c", "d"])
         )
     assert results == [[[job] * 3] * 3 for job in (b"a", b"b", b"c", b"d")]
+
+
+def test_hosts_whose_names_only_the_platform_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAGESMITH_HOSTS", json.dumps({"algo-1": "127.3.4.1", "algo-2": "127.3.4.2"}))
+    results = together(lambda m: m.exchange(m.leader_address.encode()), hosts=("algo-1", "algo-2"))
+    assert results == [[b"127.3.4.1"] * 2] * 2
+    assert address_of("localhost") == "127.0.0.1"
 
 
 def test_a_host_that_goes_away_is_named() -> None:
