@@ -9,14 +9,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sagesmith_algorithms.errors import CustomerError, DataError, HyperparameterError, RequestError
-from sagesmith_algorithms.registry import WARM_MODULES, algorithm, names
+from sagesmith_algorithms.registry import algorithm, names
 
 if TYPE_CHECKING:
     from sagesmith_algorithms.kmeans import KMeans
+    from sagesmith_algorithms.pca import PCA
     from sagesmith_algorithms.xgboost import XGBoost
 
 __all__ = [
-    "WARM_MODULES",
+    "PCA",
     "CustomerError",
     "DataError",
     "HyperparameterError",
@@ -27,7 +28,7 @@ __all__ = [
     "names",
 ]
 
-_ESTIMATORS = {"KMeans": "kmeans", "XGBoost": "xgboost"}
+_ESTIMATORS = {"KMeans": "kmeans", "PCA": "pca", "XGBoost": "xgboost"}
 
 
 def __getattr__(name: str) -> Any:

@@ -12,12 +12,16 @@ import os
 import sys
 import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sagesmith_algorithms.errors import CustomerError
 from sagesmith_algorithms.logs import info, say
 from sagesmith_algorithms.registry import algorithm
 from sagesmith_toolkit.environment import ConfigError, Environment, cpu_count
 from sagesmith_toolkit.rendezvous import RendezvousError
+
+if TYPE_CHECKING:
+    from sagesmith_algorithms.base import Algorithm
 
 __all__ = ["main"]
 
@@ -36,7 +40,7 @@ def _train() -> int:
     environment = None
     try:
         environment = Environment.read()
-        algorithm(os.environ.get("SAGESMITH_ALGORITHM", "")).train(environment)
+        _algorithm().train(environment)
     except (CustomerError, ConfigError) as error:
         return _failed(environment, f"Customer Error: {error}", 1)
     except RendezvousError as error:
@@ -49,6 +53,12 @@ def _train() -> int:
         traceback.print_exc()
         return _failed(environment, f"Algorithm Error: {type(error).__name__}: {error}", 2)
     return 0
+
+
+def _algorithm() -> type[Algorithm]:
+    found = algorithm(os.environ.get("SAGESMITH_ALGORITHM", ""))
+    found.load_libraries()
+    return found
 
 
 def _failed(environment: Environment | None, reason: str, code: int) -> int:
@@ -64,7 +74,7 @@ def _serve() -> int:
     try:
         if not socket_path:
             raise CustomerError("SAGESMITH_SOCKET must name the Unix socket to serve on.")
-        predictor = algorithm(os.environ.get("SAGESMITH_ALGORITHM", "")).load_predictor(model_dir, os.environ)
+        predictor = _algorithm().load_predictor(model_dir, os.environ)
     except CustomerError as error:
         info(f"Customer Error: {error}", "ERROR")
         return 1

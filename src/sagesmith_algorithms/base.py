@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from sagesmith_algorithms.errors import CustomerError
+from sagesmith_algorithms.errors import CustomerError, DataError
 from sagesmith_algorithms.formats.batch import Batch, Floats
 from sagesmith_algorithms.hyperparameters import Hyperparameters
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sagesmith_toolkit.environment import Environment
     from sagesmith_toolkit.server import Predictor
 
-__all__ = ["Algorithm", "ChannelKind", "Metric", "StreamingAlgorithm"]
+__all__ = ["Algorithm", "ChannelKind", "Metric", "StreamingAlgorithm", "as_features", "check_features"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,7 @@ class Algorithm(ABC):
     channels: ClassVar[tuple[ChannelKind, ...]]
     request_types: ClassVar[tuple[str, ...]]
     response_types: ClassVar[tuple[str, ...]]
+    response_key: ClassVar[str] = "predictions"
     metrics: ClassVar[tuple[Metric, ...]] = ()
 
     def __init__(self, **hyperparameters: Any) -> None:
@@ -82,6 +83,10 @@ class Algorithm(ABC):
     @abstractmethod
     def load_predictor(cls, model_dir: Path, environ: Mapping[str, str]) -> Predictor:
         """Return what answers requests with the model in *model_dir*."""
+
+    @classmethod
+    def load_libraries(cls) -> None:  # noqa: B027 (most need nothing)
+        """Import the libraries of a job or model server, for a process that does nothing else."""
 
     @classmethod
     def check(cls, hyperparameters: Mapping[str, str]) -> dict[str, Any]:
@@ -217,6 +222,16 @@ def as_features(values: Any) -> Floats:
     if features.ndim != 2:
         raise ValueError(f"X must be two-dimensional (n_samples, n_features), not of shape {features.shape}")
     return features
+
+
+def check_features(features: Floats, feature_dim: int, algorithm: str) -> None:
+    """Raise `DataError` unless *features* has *feature_dim* columns and finite values only."""
+    if features.shape[1] != feature_dim:
+        raise DataError(f"rows have {features.shape[1]} features, but feature_dim is {feature_dim}")
+    if not np.isfinite(features.sum(dtype=np.float64)) and not np.isfinite(features).all():
+        raise DataError(
+            f"there are missing or infinite values; {algorithm} needs a finite number in every place"
+        )
 
 
 _RESERVED = {"lambda_": "lambda"}

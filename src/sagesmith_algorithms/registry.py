@@ -10,30 +10,13 @@ from sagesmith_algorithms.errors import CustomerError
 if TYPE_CHECKING:
     from sagesmith_algorithms.base import Algorithm
 
-__all__ = ["WARM_MODULES", "algorithm", "names"]
+__all__ = ["algorithm", "names"]
 
 _CLASSES: Final = {
     "kmeans": ("sagesmith_algorithms.kmeans", "KMeans"),
+    "pca": ("sagesmith_algorithms.pca", "PCA"),
     "xgboost": ("sagesmith_algorithms.xgboost", "XGBoost"),
 }
-
-WARM_MODULES: Final = (
-    "xgboost",
-    "xgboost.tracker",
-    "scipy.sparse",
-    "pyarrow.csv",
-    "threadpoolctl",
-    "orjson",
-    "sagesmith_algorithms.kmeans",
-    "sagesmith_algorithms.training",
-    "sagesmith_algorithms.serving",
-    "sagesmith_algorithms.formats.readers",
-    "sagesmith_algorithms.xgboost.training",
-    "sagesmith_algorithms.xgboost.serving",
-    "sagesmith_toolkit.server",
-    "sagesmith_toolkit.rendezvous",
-)
-"""What a warm process for built-in algorithms loads beforehand (see `sagesmith_toolkit.warm`)."""
 
 
 def names() -> tuple[str, ...]:

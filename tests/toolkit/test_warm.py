@@ -85,9 +85,32 @@ def test_an_argv_without_a_command(tmp_path: Path, argv: list[str]) -> None:
     assert b"must be [python, -m, MODULE, ...]" in done.stderr
 
 
-def test_the_modules_of_the_built_in_algorithms_exist() -> None:
-    from importlib.util import find_spec
+def test_what_the_built_in_algorithms_load_beforehand(tmp_path: Path) -> None:
+    """Everything a job imports, and not scikit-learn or pandas, which `xgboost` would take along."""
+    code = (
+        "import sys\n"
+        "before = set(sys.modules)\n"
+        "import numpy, xgboost\n"
+        "from sagesmith_algorithms.xgboost import XGBoost\n"
+        "X = numpy.arange(40.0).reshape(20, 2)\n"
+        "XGBoost(num_round=2, objective='reg:squarederror').fit(X, X[:, 0]).predict(X)\n"
+        "print(sorted(name for name in set(sys.modules) - before if '.' not in name))\n"
+        "print([name for name in ('sklearn', 'pandas') if name in sys.modules])\n"
+        "import sklearn.base\n"
+    )
+    done, said = run(tmp_path, a_job(tmp_path, code), "sagesmith_algorithms.warm")
+    assert said == b"ready\n"
+    assert done.stderr == b""
+    assert done.stdout.decode().splitlines() == ["[]", "[]"]
 
-    from sagesmith_algorithms import WARM_MODULES
 
-    assert all(find_spec(name) for name in WARM_MODULES)
+def test_kmeans_loads_little() -> None:
+    code = (
+        "import sys\n"
+        "from sagesmith_algorithms import __main__, algorithm\n"
+        "algorithm('kmeans').load_libraries()\n"
+        "import sagesmith_algorithms.training, sagesmith_algorithms.serving\n"
+        "print([n for n in ('pandas', 'pyarrow', 'scipy', 'sklearn', 'xgboost') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=30)
+    assert done.stdout == b"[]\n"

@@ -19,15 +19,7 @@ from sagesmith.images._reference import Reference
 __all__ = ["WARM_MODULES", "Image", "resolve"]
 
 WARM_MODULES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {
-        "algorithms": (
-            "sagesmith_algorithms.xgboost.training",
-            "sagesmith_algorithms.xgboost.serving",
-            "sagesmith_algorithms.kmeans",
-            "sagesmith_toolkit.server",
-            "pyarrow.csv",
-        )
-    }
+    {"algorithms": ("sagesmith_algorithms.warm",)}
 )
 """For each kind of warm process: the modules that it has imported before it gets its work.
 

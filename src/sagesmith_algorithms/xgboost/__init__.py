@@ -113,6 +113,13 @@ class XGBoost(Algorithm):
         return result
 
     @classmethod
+    def load_libraries(cls) -> None:
+        """Import the library alone (see `library`)."""
+        from sagesmith_algorithms.xgboost.library import load_without_sklearn
+
+        load_without_sklearn()
+
+    @classmethod
     def train(cls, environment: Environment) -> None:
         """Run a training job (see `training`)."""
         values = cls.check(environment.hyperparameters)
