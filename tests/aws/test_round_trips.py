@@ -14,7 +14,7 @@ from botocore.model import ServiceModel as BotocoreModel
 from botocore.parsers import create_parser
 from botocore.serialize import create_serializer
 
-from sagesmith.aws import Catalog, OperationModel, Shape
+from sagesmith.aws import Catalog, JsonText, OperationModel, Shape
 from sagesmith.aws._protocols import Request
 from sagesmith.aws._router import Service
 
@@ -137,3 +137,12 @@ def drop_status(shape: Shape, value: dict[str, Any]) -> None:
     for name, member in shape.members.items():
         if member.location == "statusCode":
             value[name] = 200
+
+
+@pytest.mark.parametrize("protocol", ["json", "query", "smithy-rpc-v2-cbor"])
+def test_output_that_is_json_already_is_answered_in_every_protocol(protocol: str) -> None:
+    service = service_of("cloudwatch")
+    operation = service.model.operation("DescribeAlarms")
+    members = {"MetricAlarms": [{"AlarmName": "\u00e9", "Threshold": 2.5}], "NextToken": "more"}
+    answer = service.protocol(protocol).write(operation, JsonText.of(members), "request-1")
+    assert answer == service.protocol(protocol).write(operation, members, "request-1")

@@ -38,8 +38,8 @@ class Direct:
         if model.output_shape is None:
             assert answer is None
             return {}
-        _check(answer, model.output_shape)
-        result: Mapping[str, Any] = answer
+        result = dict(answer)
+        _check(result, model.output_shape)
         return result
 
 

@@ -34,7 +34,7 @@ def call(tmp_path: Path, notified: list[str]) -> Iterator[Direct]:
     clock: Callable[[], float] = lambda: next(seconds)  # noqa: E731
     yield Direct(
         *sagemaker.handlers(
-            resources=Resources(database, clock),
+            resources=Resources(database, clock, summarize=sagemaker.summaries()),
             notify_job=notified.append,
             notify_endpoint=notified.append,
             check_instance_type=describe,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final, TypeAlias
 
@@ -18,7 +18,7 @@ import orjson
 from sagesmith.aws._model import Member, Shape
 from sagesmith.aws._timestamps import http_date, iso8601, parse_timestamp
 
-__all__ = ["JsonReaders", "JsonWriters", "WrongTypeError", "dumps", "loads"]
+__all__ = ["JsonReaders", "JsonText", "JsonWriters", "WrongTypeError", "dumps", "loads"]
 
 Convert: TypeAlias = Callable[[Any], Any]
 
@@ -81,6 +81,39 @@ def _without_none(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_without_none(item) for item in value]
     return value
+
+
+class JsonText(Mapping[str, Any]):
+    """An operation's output that is JSON already, such as a document that was stored as it is to be answered.
+
+    The JSON protocols send the text as it is; to everybody else it is the mapping that it says, parsed when first
+    looked at. Timestamps are in seconds, blobs in base64, and no member is null.
+    """
+
+    __slots__ = ("_members", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._members: dict[str, Any] | None = None
+
+    @classmethod
+    def of(cls, members: Mapping[str, Any]) -> JsonText:
+        """Return the text of *members*, in the forms in which handlers return them."""
+        return cls(dumps(members).decode())
+
+    def _parsed(self) -> dict[str, Any]:
+        if self._members is None:
+            self._members = orjson.loads(self.text)
+        return self._members
+
+    def __getitem__(self, name: str) -> Any:
+        return self._parsed()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parsed())
+
+    def __len__(self) -> int:
+        return len(self._parsed())
 
 
 def _wrong(value: Any, wanted: str) -> WrongTypeError:

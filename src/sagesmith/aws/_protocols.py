@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol, TypeAlias, cast
 from sagesmith.aws import _json
 from sagesmith.aws._cbor import read_cbor, write_cbor
 from sagesmith.aws._eventstream import encode_events
-from sagesmith.aws._json import JsonReaders, JsonWriters, WrongTypeError
+from sagesmith.aws._json import JsonReaders, JsonText, JsonWriters, WrongTypeError
 from sagesmith.aws._model import OperationModel, ServiceModel, Shape
 from sagesmith.aws._query import parse_fields, read_query
 from sagesmith.aws._rest import BytesBody, body_members, read_located, write_located
@@ -116,12 +116,14 @@ class JsonProtocol:
         """Return the answer that *result* makes."""
         if operation.output is None:
             return Answer(200, self._headers, b"", self._block)
+        convert = self._writers.writer(operation.output)
+        if convert is None and type(result) is JsonText:
+            return Answer(200, self._headers, result.text.encode(), self._block)
         if not result:
             return Answer(200, self._headers, b"{}", self._block)
         event = operation.event_output
         if event is not None:
             return _event_answer(event.shape, result.get(event.name))
-        convert = self._writers.writer(operation.output)
         body = _json.dumps(result if convert is None else convert(result))
         return Answer(200, self._headers, body, self._block)
 

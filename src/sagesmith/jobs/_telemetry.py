@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from sagesmith.errors import AwsError
@@ -109,12 +109,13 @@ class Telemetry:
         ]
 
     async def recall(
-        self, region: str, name: str, run: TrainingRun, definitions: Sequence[tuple[str, str]]
+        self, region: str, name: str, run: TrainingRun, definitions: Iterable[Mapping[str, str]]
     ) -> None:
         """After a restart: find the last values of the metrics in the lines that are stored."""
-        if not definitions:
+        pairs = [(definition["Name"], definition["Regex"]) for definition in definitions]
+        if not pairs:
             return
-        found = await in_thread(self._scan, region, name, run, MetricScanner(definitions))
+        found = await in_thread(self._scan, region, name, run, MetricScanner(pairs))
         self._last[region, name] = {**found, **self._last.get((region, name), {})}
 
     def _scan(

@@ -19,7 +19,7 @@ from sagesmith.fleet.api import Fleet, InstanceLost
 from sagesmith.images import Image
 from sagesmith.instance import spec
 from sagesmith.jobs._telemetry import Telemetry
-from sagesmith.jobs._training_spec import instance_spec, metric_definitions
+from sagesmith.jobs._training_spec import instance_spec
 from sagesmith.lifecycle import training as lifecycle
 from sagesmith.lifecycle.records import training_document, training_run
 from sagesmith.store.resources import Change, Missing, Resource, Resources
@@ -100,8 +100,7 @@ class TrainingJob:
     async def recover(self) -> None:
         """Take up the job after a restart: listen to its instances again, and replace those that are gone."""
         telemetry, fleet = self._parts.telemetry, self._parts.fleet
-        image = self._parts.resolve(self._document["AlgorithmSpecification"]["TrainingImage"])
-        definitions = metric_definitions(self._document, image)
+        definitions = self._document["AlgorithmSpecification"].get("MetricDefinitions") or ()
         await telemetry.recall(self._region, self._name, self.run, definitions)
         hosts = [h for h in self.run.hosts if h.phase is not lifecycle.Phase.ENDED]
         for host in hosts:

@@ -17,7 +17,7 @@ from sagesmith.instance.spec import (
 )
 from sagesmith.lifecycle.training import TrainingRun
 
-__all__ = ["LOG_GROUP", "instance_spec", "log_stream", "metric_definitions"]
+__all__ = ["LOG_GROUP", "instance_spec", "log_stream"]
 
 LOG_GROUP: Final = "/aws/sagemaker/TrainingJobs"
 
@@ -52,7 +52,7 @@ def instance_spec(
         agent_token="",  # the fleet makes one
         role=role,
         container=_container(document, image, region),
-        task=_task(document, image),
+        task=_task(document),
         log_group=LOG_GROUP,
         log_stream=log_stream(name, run, number),
         host=f"algo-{number}",
@@ -61,12 +61,6 @@ def instance_spec(
         memory_bytes=shape.memory_bytes,
         gpus=shape.gpus,
     )
-
-
-def metric_definitions(document: Mapping[str, Any], image: Image) -> tuple[tuple[str, str], ...]:
-    """Return the job's metric definitions as (name, expression): its own, then those that its image brings."""
-    given = {d["Name"]: d["Regex"] for d in document["AlgorithmSpecification"].get("MetricDefinitions") or ()}
-    return (*given.items(), *((name, regex) for name, regex in image.metric_definitions if name not in given))
 
 
 def _container(document: Mapping[str, Any], image: Image, region: str) -> ContainerSpec:
@@ -97,10 +91,11 @@ def _container(document: Mapping[str, Any], image: Image, region: str) -> Contai
     )
 
 
-def _task(document: Mapping[str, Any], image: Image) -> TrainingTask:
+def _task(document: Mapping[str, Any]) -> TrainingTask:
     name = document["TrainingJobName"]
     algorithm, output = document["AlgorithmSpecification"], document["OutputDataConfig"]
     checkpoints = document.get("CheckpointConfig") or {}
+    definitions = algorithm.get("MetricDefinitions") or ()
     return TrainingTask(
         job_name=name,
         job_arn=document["TrainingJobArn"],
@@ -110,7 +105,7 @@ def _task(document: Mapping[str, Any], image: Image) -> TrainingTask:
         compression=output.get("CompressionType") or "GZIP",
         checkpoint_uri=checkpoints.get("S3Uri", ""),
         checkpoint_path=checkpoints.get("LocalPath") or "/opt/ml/checkpoints",
-        metric_definitions=metric_definitions(document, image),
+        metric_definitions=tuple((d["Name"], d["Regex"]) for d in definitions),
     )
 
 

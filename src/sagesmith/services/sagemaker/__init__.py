@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cache
 
 from sagesmith.aws import Catalog, ServiceModel
 from sagesmith.clock import Clock, system_clock
 from sagesmith.images import Image, resolve
+from sagesmith.services.sagemaker import _engine
 from sagesmith.services.sagemaker._endpoint_configs import EndpointConfigHandlers
 from sagesmith.services.sagemaker._endpoints import EndpointHandlers
 from sagesmith.services.sagemaker._engine import Engine
@@ -16,9 +18,9 @@ from sagesmith.services.sagemaker._records import record_handlers
 from sagesmith.services.sagemaker._shapes import Shapes
 from sagesmith.services.sagemaker._tags import Tags
 from sagesmith.services.sagemaker._training_jobs import TrainingJobHandlers
-from sagesmith.store.resources import Resources
+from sagesmith.store.resources import Resources, Summarize
 
-__all__ = ["handlers"]
+__all__ = ["handlers", "summaries"]
 
 
 def handlers(
@@ -64,6 +66,16 @@ def handlers(
     ]
 
 
+def summaries(model: Callable[[], ServiceModel] | None = None) -> Mapping[str, Summarize]:
+    """Return by kind what makes the summaries that the store keeps of SageMaker's resources: for `Resources`.
+
+    Args:
+        model: SageMaker's service model; called when first needed.
+    """
+    return _engine.summaries(Shapes(model or _own_model))
+
+
+@cache
 def _own_model() -> ServiceModel:
     model = Catalog().get("sagemaker")
     if model is None:

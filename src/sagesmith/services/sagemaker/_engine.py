@@ -2,25 +2,38 @@
 
 The request document is the resource: Create stores the request as it came, members that this version does not
 know included, and Describe gives it back with name, ARN and times. Members with a dollar sign are private.
+
+Reads copy, they do not compute. The store keeps the document's text and, written with it, the text of its summary
+(:func:`summaries` says of what); Describe is the one with its times appended, a list is others with commas between.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
+from sagesmith.aws import JsonText
 from sagesmith.aws.call import Call
 from sagesmith.errors import AwsError, validation_error
-from sagesmith.services.sagemaker._kinds import ResourceKind
+from sagesmith.services.sagemaker._kinds import KINDS, ResourceKind
 from sagesmith.services.sagemaker._shapes import Shapes
 from sagesmith.services.sagemaker._tag_sets import tag_set
-from sagesmith.store.resources import AlreadyExists, Change, ListQuery, Missing, Resource, Resources
+from sagesmith.store.documents import decode
+from sagesmith.store.resources import (
+    AlreadyExists,
+    Change,
+    ListQuery,
+    Missing,
+    Resource,
+    Resources,
+    Summarize,
+)
 
-__all__ = ["Engine", "shown"]
+__all__ = ["Engine", "summaries"]
 
 DEFAULT_PAGE: Final = 10
 LARGEST_PAGE: Final = 100
-_NOT_EVERYWHERE: Final = ("LastModifiedTime", "LastModifiedBy")
 _SORT_KEYS: Final[Mapping[str, str]] = {
     "Name": "name",
     "CreationTime": "created",
@@ -66,8 +79,7 @@ class Engine:
         arn = call.arn(f"{kind.arn}/{name}")
         stored = {name_: value for name_, value in document.items() if name_ != "Tags"}
         stored[kind.arn_member] = arn
-        if kind.created_by:
-            stored["CreatedBy"] = stored["LastModifiedBy"] = _user(call)
+        self._sign(call, kind, stored, ("CreatedBy", "LastModifiedBy"))
         if kind.status and status:
             stored[kind.status] = status
         try:
@@ -115,14 +127,16 @@ class Engine:
         arn = name if name.startswith("arn:") else call.arn(f"{kind.arn}/{name}")
         return _error(kind.absent, name, arn)
 
-    def describe(self, call: Call, kind: ResourceKind, request: Mapping[str, Any]) -> dict[str, Any]:
+    def describe(self, call: Call, kind: ResourceKind, request: Mapping[str, Any]) -> JsonText:
         """Return the resource that the request names, as Describe shows it."""
-        document = shown(self.find(call, kind, request[kind.name_member]))
-        known = self.shapes.output(call.operation)
-        for member in _NOT_EVERYWHERE:
-            if member not in known:
-                document.pop(member, None)
-        return document
+        resource = self.find(call, kind, request[kind.name_member])
+        text = resource.text
+        if '"$bytes"' in text or ":null" in text:  # the store's JSON says more than the wire's
+            text = JsonText.of(decode(text)).text
+        times = f'"CreationTime":{resource.created!r}'
+        if "LastModifiedTime" in self.shapes.output(call.operation):
+            times += f',"LastModifiedTime":{resource.modified!r}'
+        return JsonText(f"{text[:-1]},{times}}}")
 
     def update(
         self,
@@ -163,8 +177,7 @@ class Engine:
                     document[member] = {**document.get(member, {}), **value}
                 else:
                     document[member] = value
-            if kind.created_by:
-                document["LastModifiedBy"] = _user(call)
+            self._sign(call, kind, document, ("LastModifiedBy",))
             status = document.get("Status")
             return Change(status if isinstance(status, str) else None, document)
 
@@ -184,29 +197,33 @@ class Engine:
 
     # ---- lists ----
 
-    def list(self, call: Call, kind: ResourceKind, request: Mapping[str, Any]) -> dict[str, Any]:
+    def list(self, call: Call, kind: ResourceKind, request: Mapping[str, Any]) -> JsonText:
         """Return the page of summaries that the request asks for."""
-        member, members = self.shapes.summaries(kind.list_operation)
-        page = self.resources.list(kind.arn, call.region, _query(kind, request))
-        output: dict[str, Any] = {member: [_summary(resource, members) for resource in page.items]}
-        if page.next_token is not None:
-            output["NextToken"] = page.next_token
-        return output
+        member, _ = self.shapes.summaries(kind.list_operation)
+        page = self.resources.summaries(kind.arn, call.region, _query(kind, request))
+        rest = f',"NextToken":"{page.next_token}"' if page.next_token is not None else ""
+        return JsonText(f'{{"{member}":[{",".join(page.items)}]{rest}}}')
+
+    def _sign(
+        self, call: Call, kind: ResourceKind, document: dict[str, Any], members: tuple[str, ...]
+    ) -> None:
+        """Write the caller into those *members* that the kind shows."""
+        if kind.created_by:
+            known = self.shapes.output(f"Describe{kind.noun}")
+            user = {"IamIdentity": {"Arn": call.caller.arn, "PrincipalId": call.caller.user_id}}
+            document.update({member: user for member in members if member in known})
 
 
-def shown(resource: Resource) -> dict[str, Any]:
-    """Return what Describe shows of *resource*; it may be changed by the caller."""
-    document = {name: value for name, value in resource.document.items() if name[0] != "$"}
-    document["CreationTime"] = resource.created
-    document["LastModifiedTime"] = resource.modified
-    return document
+def summaries(shapes: Shapes) -> dict[str, Summarize]:
+    """Return by kind what makes its summaries: the members of the document that the model has in one."""
 
+    def summarize(kind: ResourceKind, resource: Resource) -> str:
+        times = {"CreationTime": resource.created, "LastModifiedTime": resource.modified}
+        document = {**resource.document, **times}
+        _, members = shapes.summaries(kind.list_operation)
+        return JsonText.of({name: document[name] for name in members if name in document}).text
 
-def _summary(resource: Resource, members: tuple[str, ...]) -> dict[str, Any]:
-    document = resource.document
-    document["CreationTime"] = resource.created
-    document["LastModifiedTime"] = resource.modified
-    return {name: document[name] for name in members if name in document}
+    return {name: partial(summarize, kind) for name, kind in KINDS.items()}
 
 
 def _query(kind: ResourceKind, request: Mapping[str, Any]) -> ListQuery:
@@ -237,10 +254,6 @@ def _at(document: Mapping[str, Any], path: str) -> str:
     for member in path.split(".") if path else ():
         value = value.get(member) if isinstance(value, Mapping) else None
     return value if isinstance(value, str) else ""
-
-
-def _user(call: Call) -> dict[str, Any]:
-    return {"IamIdentity": {"Arn": call.caller.arn, "PrincipalId": call.caller.user_id}}
 
 
 def _error(words: tuple[str, str], name: str, arn: str) -> AwsError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from typing import Any, Final
 
 from sagesmith.aws.call import Call, operation
@@ -14,11 +13,7 @@ from sagesmith.lifecycle.records import training_document, training_run
 from sagesmith.lifecycle.training import TERMINAL, Status, StopRequested, step
 from sagesmith.services.sagemaker._engine import Engine
 from sagesmith.services.sagemaker._kinds import TRAINING_JOB
-from sagesmith.services.sagemaker._training_requests import (
-    check_training_request,
-    new_training_document,
-    with_default_metrics,
-)
+from sagesmith.services.sagemaker._training_requests import check_training_request, new_training_document
 from sagesmith.store.resources import Change, Resource
 
 __all__ = ["TrainingJobHandlers"]
@@ -48,7 +43,6 @@ class TrainingJobHandlers:
         self._engine = engine
         self._notify = notify
         self._resolve = resolve
-        self._image = lru_cache(maxsize=256)(resolve)
         self._check_instance_type = check_instance_type
         self._check_role = check_role
         self._clock = clock
@@ -72,12 +66,7 @@ class TrainingJobHandlers:
     @operation("DescribeTrainingJob", inline=True)
     def describe_training_job(self, call: Call, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the job."""
-        document = self._engine.describe(call, TRAINING_JOB, request)
-        algorithm = document["AlgorithmSpecification"]
-        document["AlgorithmSpecification"] = with_default_metrics(
-            algorithm, self._image(algorithm["TrainingImage"])
-        )
-        return document
+        return self._engine.describe(call, TRAINING_JOB, request)
 
     @operation("ListTrainingJobs")
     def list_training_jobs(self, call: Call, request: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
-from functools import cache
 from typing import Any, Final
 
 from sagesmith.errors import AwsError, validation_error
@@ -13,7 +12,7 @@ from sagesmith.lifecycle.records import training_document
 from sagesmith.lifecycle.training import plan
 from sagesmith.services.sagemaker._checks import check_s3_uri, check_unique, not_available, refuse
 
-__all__ = ["check_training_request", "new_training_document", "with_default_metrics"]
+__all__ = ["check_training_request", "new_training_document"]
 
 MAX_INSTANCES: Final = 100
 DEFAULT_MAX_RUNTIME_S: Final = 86_400
@@ -172,27 +171,21 @@ def new_training_document(request: Mapping[str, Any], image: Image, arn: str, no
     return training_document(document, run)
 
 
-def with_default_metrics(algorithm: Mapping[str, Any], image: Image) -> dict[str, Any]:
-    """Return *algorithm* as Describe shows it: with the metric definitions that the image brings.
-
-    They are not stored: those of the built-in XGBoost are twice as long as the rest of a job.
-    """
-    brought = _definitions(image.metric_definitions)
-    given = algorithm.get("MetricDefinitions")
-    if not given:
-        return {**algorithm, "MetricDefinitions": brought} if brought else dict(algorithm)
-    names = {definition["Name"] for definition in given}
-    return {**algorithm, "MetricDefinitions": [*given, *(d for d in brought if d["Name"] not in names)]}
-
-
-@cache
-def _definitions(pairs: tuple[tuple[str, str], ...]) -> list[dict[str, str]]:
-    return [{"Name": name, "Regex": expression} for name, expression in pairs]
-
-
 def _algorithm(algorithm: Mapping[str, Any], image: Image) -> dict[str, Any]:
-    has_metrics = bool(algorithm.get("MetricDefinitions") or image.metric_definitions)
-    return {"EnableSageMakerMetricsTimeSeries": has_metrics, **algorithm}
+    given = list(algorithm.get("MetricDefinitions") or ())
+    names = {definition["Name"] for definition in given}
+    definitions = given + [
+        {"Name": n, "Regex": regex} for n, regex in image.metric_definitions if n not in names
+    ]
+    result = {
+        **algorithm,
+        "EnableSageMakerMetricsTimeSeries": algorithm.get(
+            "EnableSageMakerMetricsTimeSeries", bool(definitions)
+        ),
+    }
+    if definitions:
+        result["MetricDefinitions"] = definitions
+    return result
 
 
 def _channel(channel: Mapping[str, Any]) -> dict[str, Any]:
