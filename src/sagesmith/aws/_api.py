@@ -27,6 +27,7 @@ from sagesmith.aws._protocols import Answer, JsonProtocol, QueryProtocol, Reques
 from sagesmith.aws._router import Entry, Found, Router
 from sagesmith.aws._s3 import S3Protocol
 from sagesmith.aws._sending import OpenFile
+from sagesmith.aws._sigv2 import is_presigned_v2, move_headers
 from sagesmith.aws._sigv4 import Signed, Verifier, scope_of
 from sagesmith.aws._validation import Fault, message_of
 from sagesmith.aws._words import in_words_of, serialization_error, validation_fault
@@ -165,6 +166,8 @@ class Api:
             AwsError: it is refused already.
         """
         exchange.begin, exchange.limit = self._begin, BODY_LIMIT
+        if is_presigned_v2(exchange.headers, exchange.target):
+            move_headers(exchange.headers, exchange.target)
         if exchange.method == b"PUT" and scope_of(exchange.headers, exchange.target) == "s3":
             signed = self.verifier.verify(exchange.method, exchange.target, exchange.headers, None)
             found = self._find(signed.service, exchange)

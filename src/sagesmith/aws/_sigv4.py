@@ -1,5 +1,7 @@
 """Verifies Signature Version 4: in the Authorization header, in a presigned address, in chunks of a body.
 
+Addresses that are presigned with Version 2 are told apart here, and read in `_sigv2`.
+
 What comes in is a request's raw parts; what comes out is who signed it, or an `AwsError` in the words of the
 service that was addressed. The hot path is one dictionary look-up for everything in Authorization but the
 signature itself, one for the signing key, two SHA-256 and one HMAC: 7 us for a body of 1 KB.
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 import calendar
 import hashlib
+import time
 from binascii import hexlify
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +20,7 @@ from hmac import compare_digest, digest
 from typing import Final
 from urllib.parse import parse_qsl, quote_from_bytes, unquote_to_bytes
 
+from sagesmith.aws._sigv2 import PresignedV2, is_presigned_v2
 from sagesmith.aws.call import Key, KeyFinder
 from sagesmith.clock import Clock
 from sagesmith.errors import AwsError
@@ -103,7 +107,7 @@ def scope_of(headers: Mapping[bytes, bytes], target: bytes) -> str | None:
     elif b"X-Amz-Credential=" in target:
         text = unquote_to_bytes(target.partition(b"X-Amz-Credential=")[2].partition(b"&")[0])
     else:
-        return None
+        return "s3" if is_presigned_v2(headers, target) else None
     parts = text.strip().split(b"/")
     return parts[-2].decode("latin-1") if len(parts) >= 5 else None
 
@@ -140,6 +144,8 @@ class Verifier:
         if authorization is None:
             if b"X-Amz-Signature=" in query or b"X-Amz-Credential=" in query:
                 return self._verify_presigned(method, path, query, headers, sha256)
+            if is_presigned_v2(headers, target):
+                return self._verify_presigned_v2(method, target, headers, sha256)
             raise AwsError(
                 "MissingAuthenticationTokenException", "Request is missing Authentication Token", status=403
             )
@@ -155,7 +161,7 @@ class Verifier:
         payload = declared or sha256
         if payload is None:
             raise AwsError("InvalidRequest", "Missing required header for this request: x-amz-content-sha256")
-        key = self._key(claim, headers.get(b"x-amz-security-token"))
+        key = self._key(claim.access_key_id, headers.get(b"x-amz-security-token"), s3)
         self._check_time(date, claim, s3)
         result = self._compare(claim, key, method, path, canonical_query(query), headers, payload, date, mark)
         if declared is not None and sha256 is not None and declared != sha256:
@@ -188,9 +194,10 @@ class Verifier:
                 f"X-Amz-Expires must be between 0 and a week (in seconds) that is {_MAX_EXPIRES_S}, not {expires}",
             )
         claim = _claim(credential, names)
-        token = fields.get("X-Amz-Security-Token")
-        key = self._key(claim, token.encode() if token is not None else headers.get(b"x-amz-security-token"))
-        s3 = claim.service == "s3"
+        text = fields.get("X-Amz-Security-Token")
+        token = text.encode() if text is not None else headers.get(b"x-amz-security-token")
+        s3 = claim.s3
+        key = self._key(claim.access_key_id, token, s3)
         signed_at, now = self._time(date, claim, s3), self._clock()
         if now > signed_at + expires:
             raise _refused(s3, "AccessDenied", "Request has expired")
@@ -204,6 +211,22 @@ class Verifier:
             _check_body(declared, sha256, s3)
         return result
 
+    def _verify_presigned_v2(
+        self, method: bytes, target: bytes, headers: Mapping[bytes, bytes], sha256: bytes | None
+    ) -> Signed:
+        address = PresignedV2(method, target, headers)
+        key = self._key(address.access_key_id, address.session_token, s3=True)
+        if not address.is_signed_with(key.secret_access_key):
+            raise _mismatch(s3=True)
+        now = self._clock()
+        if now > address.expires:
+            times = {"Expires": _iso_date(address.expires), "ServerTime": _iso_date(now)}
+            raise AwsError("AccessDenied", "Request has expired", status=403, members=times)
+        declared = headers.get(b"x-amz-content-sha256")
+        if declared is not None and sha256 is not None and declared != sha256:
+            _check_body(declared, sha256, s3=True)
+        return Signed(key, "", "s3", b"", b"", b"", declared or _UNSIGNED, address.signature)
+
     def _remember(self, head: bytes) -> _Claim:
         claim = _parse_authorization(head)
         if len(self._claims) >= _MAX_CACHED:
@@ -211,22 +234,22 @@ class Verifier:
         self._claims[head] = claim
         return claim
 
-    def _key(self, claim: _Claim, token: bytes | None) -> Key:
-        key = self._keys(claim.access_key_id)
+    def _key(self, access_key_id: str, token: bytes | None, s3: bool) -> Key:
+        key = self._keys(access_key_id)
         if key is None:
-            if claim.service == "s3":
+            if s3:
                 raise AwsError(
                     "InvalidAccessKeyId",
                     "The AWS Access Key Id you provided does not exist in our records.",
                     status=403,
-                    members={"AWSAccessKeyId": claim.access_key_id},
+                    members={"AWSAccessKeyId": access_key_id},
                 )
             raise _unrecognized()
         if key.session_token is not None:
             if token is None or not compare_digest(key.session_token.encode(), token):
-                raise _bad_token(claim.service == "s3")
+                raise _bad_token(s3)
             if key.expires is not None and self._clock() >= key.expires:
-                if claim.service == "s3":
+                if s3:
                     raise AwsError("ExpiredToken", "The provided token has expired.")
                 raise AwsError(
                     "ExpiredTokenException",
@@ -234,7 +257,7 @@ class Verifier:
                     status=403,
                 )
         elif token:
-            raise _bad_token(claim.service == "s3")
+            raise _bad_token(s3)
         return key
 
     def _check_time(self, date: bytes, claim: _Claim, s3: bool) -> None:
@@ -401,6 +424,10 @@ def _parse_date(date: bytes, s3: bool) -> float:
             f"Date must be in ISO-8601 'basic format'. Got '{text[:40]}'. See http://en.wikipedia.org/wiki/ISO_8601",
             other="IncompleteSignatureException",
         ) from None
+
+
+def _iso_date(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def _amz_date(seconds: float) -> str:

@@ -111,7 +111,11 @@ _OF_CALL: Final[Mapping[str, Callable[[Call], str | None]]] = {
     "aws:useragent": lambda call: call.headers.get("user-agent"),
     "aws:referer": lambda call: call.headers.get("referer"),
     "s3:authtype": lambda call: "REST-HEADER" if "authorization" in call.headers else "REST-QUERY-STRING",
-    "s3:signatureversion": lambda call: "AWS4-HMAC-SHA256",
+    "s3:signatureversion": lambda call: (
+        "AWS"
+        if "AWSAccessKeyId" in call.query and "authorization" not in call.headers
+        else "AWS4-HMAC-SHA256"
+    ),
 }
 
 
