@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from sagesmith_algorithms import CustomerError, DataError, RequestError
-from sagesmith_algorithms.formats import csv, json_lines, libsvm, parquet
+from sagesmith_algorithms.formats import arrow, csv, json_lines, libsvm, parquet
 from sagesmith_algorithms.formats.batch import Batch, concatenated
 from sagesmith_algorithms.formats.content_type import ContentType, accepted
 from sagesmith_algorithms.formats.files import channel_files
@@ -224,3 +224,12 @@ def test_content_types() -> None:
     assert accepted("application/json; verbose=true", offered, "text/csv").parameters == {"verbose": "true"}
     with pytest.raises(RequestError, match="image/png is not supported"):
         accepted("image/png", offered, "text/csv")
+
+
+class TestArrow:
+    @given(st.lists(st.none() | st.floats(width=32)), st.integers(0, 10), st.integers(0, 10))
+    def test_as_arrow_itself_would_say(self, values: list[float | None], start: int, length: int) -> None:
+        import pyarrow as pa
+
+        array = pa.array(values, pa.float32()).slice(min(start, len(values)), length)
+        np.testing.assert_array_equal(arrow.floats(array), array.to_numpy(zero_copy_only=False))

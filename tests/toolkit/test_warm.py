@@ -92,12 +92,15 @@ def test_what_the_built_in_algorithms_load_beforehand(tmp_path: Path) -> None:
         "before = set(sys.modules)\n"
         "import numpy, xgboost\n"
         "from sagesmith_algorithms.xgboost import XGBoost\n"
+        "from sagesmith_algorithms.formats import csv\n"
+        "(batch,) = csv.read('rows.csv', n_threads=2)\n"
         "X = numpy.arange(40.0).reshape(20, 2)\n"
         "XGBoost(num_round=2, objective='reg:squarederror').fit(X, X[:, 0]).predict(X)\n"
         "print(sorted(name for name in set(sys.modules) - before if '.' not in name))\n"
         "print([name for name in ('sklearn', 'pandas') if name in sys.modules])\n"
         "import sklearn.base\n"
     )
+    (tmp_path / "rows.csv").write_text("1,2\n3,\n")
     done, said = run(tmp_path, a_job(tmp_path, code), "sagesmith_algorithms.warm")
     assert said == b"ready\n"
     assert done.stderr == b""

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from sagesmith_algorithms.errors import DataError
+from sagesmith_algorithms.formats.arrow import floats
 from sagesmith_algorithms.formats.batch import Batch, Floats
 from sagesmith_algorithms.formats.files import line_blocks
 
@@ -123,7 +124,7 @@ def _parse(block: bytes, n_columns: int, where: str, line: int, n_threads: int) 
     for i, column in enumerate(table.columns):
         at = 0
         for chunk in column.chunks:
-            result[i, at : at + len(chunk)] = chunk.to_numpy(zero_copy_only=False)
+            result[i, at : at + len(chunk)] = floats(chunk)
             at += len(chunk)
     return result.T
 

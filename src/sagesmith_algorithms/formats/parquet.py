@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from sagesmith_algorithms.errors import DataError
+from sagesmith_algorithms.formats.arrow import floats
 from sagesmith_algorithms.formats.batch import Batch, Floats
 
 __all__ = ["decode", "read"]
@@ -67,5 +68,5 @@ def _matrix(table: Any, where: str) -> Floats:
         kind = column.type
         if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
             raise DataError(f"the column {name!r} is of type {kind}; only numbers can be learned from", where)
-        result[i] = column.cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
+        result[i] = floats(column.cast(pa.float32(), safe=False))
     return result.T
