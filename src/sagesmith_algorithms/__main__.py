@@ -86,11 +86,11 @@ def _serve() -> int:
 
 def _limit_threads() -> None:
     """Keep numerical libraries to this instance's share of the machine, also those already loaded."""
-    n_cpus = str(cpu_count())
+    n_cpus = cpu_count()
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, n_cpus)
-    if "numpy" in sys.modules:
-        importlib.import_module("threadpoolctl").threadpool_limits(int(n_cpus))
+        os.environ.setdefault(name, str(n_cpus))
+    if "numpy" in sys.modules and n_cpus < cpu_count({}):  # looking for the libraries takes tens of milliseconds
+        importlib.import_module("threadpoolctl").threadpool_limits(n_cpus)
 
 
 if __name__ == "__main__":

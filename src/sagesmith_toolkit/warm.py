@@ -7,7 +7,7 @@ environment. The exit code is the command's. If standard input ends first, so do
 job and ends with it, so that no job sees what another left.
 
 What Python or a library reads only when it starts is set again by hand: PYTHONPATH, PYTHONUNBUFFERED, TZ and
-the number of threads (OMP_NUM_THREADS, for libraries that were loaded without it).
+the number of threads (OMP_NUM_THREADS, for libraries that were loaded without it and so use all of the machine).
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def _apply_start_settings(environ: Mapping[str, str]) -> None:
     if "TZ" in environ:
         time.tzset()
     threads = environ.get("OMP_NUM_THREADS", "").split(",")[0]
-    if threads.isdigit() and "threadpoolctl" in sys.modules:
+    if threads.isdigit() and int(threads) < (os.cpu_count() or 1) and "threadpoolctl" in sys.modules:
         sys.modules["threadpoolctl"].threadpool_limits(int(threads))
 
 
