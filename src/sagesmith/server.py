@@ -22,11 +22,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from sagesmith import __version__, images
 from sagesmith.authority import Authority
-from sagesmith.aws import Api, HttpRequest, HttpResponse, HttpServer
+from sagesmith.aws import Api, Catalog, HttpRequest, HttpResponse, HttpServer, ServiceModel
 from sagesmith.config import Home, Settings, SettingsError
 from sagesmith.fleet.local import LocalFleet
 from sagesmith.hosting import Endpoints
@@ -41,10 +41,13 @@ from sagesmith.store.logs import Logs
 from sagesmith.store.metrics import Metrics
 from sagesmith.store.objects import ObjectStore
 from sagesmith.store.resources import Resources
+from sagesmith.store.threads import in_thread
 
 __all__ = ["coverage", "main"]
 
 log = logging.getLogger("sagesmith.server")
+
+LOGS_EXPIRE_EVERY_S: Final = 3600.0
 
 
 @dataclass(slots=True)
@@ -52,6 +55,7 @@ class Parts:
     """Everything that the services stand on."""
 
     settings: Settings
+    catalog: Catalog
     resources: Resources
     logs: Logs
     metrics: Metrics
@@ -62,6 +66,7 @@ class Parts:
     jobs: TrainingJobs
     endpoints: Endpoints
     authorizer: iam.IamAuthorizer
+    database_is_local: bool
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -117,6 +122,7 @@ def _handlers(parts: Parts) -> list[object]:
             has_object=parts.objects.has,
             default_role_arn=f"arn:aws:iam::{parts.settings.account_id}:role/{parts.settings.default_role}",
             resolve=images.resolve,
+            model=lambda: _sagemaker_model(parts.catalog),
         ),
         sagemaker_runtime.Runtime(parts.gateway),
         *s3.handlers(parts.objects),
@@ -155,6 +161,8 @@ async def _serve(home: Home, settings: Settings) -> None:
             account_id=settings.account_id,
             max_skew_s=settings.max_skew_s,
             default_region=settings.region,
+            catalog=parts.catalog,
+            inline_reads=parts.database_is_local,
         )
         http = HttpServer(
             api,
@@ -194,17 +202,20 @@ async def _make_parts(home: Home, settings: Settings, stack: AsyncExitStack) -> 
     database = Database(settings.database_url or f"sqlite:///{home.database}")
     stack.callback(database.close)
     await asyncio.to_thread(database.migrate)
+    catalog = Catalog()
     identities = Identities(database, settings.account_id, default_role=settings.default_role)
     key = await asyncio.to_thread(identities.ensure_administrator)
     _write_private(
         home.credentials,
         {"AccessKeyId": key.access_key_id, "SecretAccessKey": key.secret_access_key},
     )
-    resources, log_store, metrics = Resources(database), Logs(database), Metrics(database)
+    resources = Resources(database, summarize=sagemaker.summaries(lambda: _sagemaker_model(catalog)))
+    log_store, metrics = Logs(database), Metrics(database)
     objects = ObjectStore(database, home.objects)
     stack.callback(objects.close)
     swept = asyncio.create_task(asyncio.to_thread(objects.sweep))
     stack.callback(swept.cancel)
+    stack.push_async_callback(_cancel, asyncio.create_task(_expire_logs(log_store)))
     fleet = LocalFleet(home, settings, warm_modules=images.WARM_MODULES)
     await fleet.open()
 
@@ -231,6 +242,8 @@ async def _make_parts(home: Home, settings: Settings, stack: AsyncExitStack) -> 
     jobs = TrainingJobs(**common)
     return Parts(
         settings=settings,
+        catalog=catalog,
+        database_is_local=database.is_local,
         resources=resources,
         logs=log_store,
         metrics=metrics,
@@ -242,6 +255,28 @@ async def _make_parts(home: Home, settings: Settings, stack: AsyncExitStack) -> 
         endpoints=endpoints,
         authorizer=iam.IamAuthorizer(identities, settings.account_id, settings.strict_iam),
     )
+
+
+def _sagemaker_model(catalog: Catalog) -> ServiceModel:
+    model = catalog.get("sagemaker")
+    if model is None:
+        raise ModuleNotFoundError("botocore's model of SageMaker is not installed.")
+    return model
+
+
+async def _expire_logs(log_store: Logs) -> None:
+    """Remove what log groups do not keep any longer: now, and every hour."""
+    while True:
+        try:
+            await in_thread(log_store.expire)
+        except Exception:
+            log.exception("removing expired logs failed; it will be tried again in an hour")
+        await asyncio.sleep(LOGS_EXPIRE_EVERY_S)
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
 
 
 def _instances_route(fleet: LocalFleet) -> Any:

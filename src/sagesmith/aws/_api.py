@@ -59,6 +59,7 @@ _MAX_INFLATED: Final = 8 * 1024 * 1024
 class _Handler:
     mark: OperationMark
     function: Callable[[Call, Mapping[str, Any]], Any]
+    inline: bool
     is_async: bool
 
 
@@ -73,6 +74,9 @@ class Api:
         default_region: the region of calls that name none.
         max_skew_s: how much the clocks of client and server may differ.
         clock: the server's clock.
+        catalog: the service models; one of its own unless given.
+        inline_reads: whether handlers marked inline run on the event loop. False when what they read does not lie
+            on this machine: they run in worker threads then, as all others do.
 
     Raises:
         ValueError: two handlers claim one operation.
@@ -88,6 +92,8 @@ class Api:
         default_region: str,
         max_skew_s: int = 900,
         clock: Clock = system_clock,
+        catalog: Catalog | None = None,
+        inline_reads: bool = True,
     ) -> None:
         self.verifier = Verifier(keys, clock, max_skew_s)
         self._authorize = authorize
@@ -101,8 +107,9 @@ class Api:
             for mark, function in marked_operations(group):
                 if mark.name in table:
                     raise ValueError(f"two handlers claim {service}:{mark.name}")
-                table[mark.name] = _Handler(mark, function, inspect.iscoroutinefunction(function))
-        self._catalog = Catalog()
+                inline = mark.inline and inline_reads
+                table[mark.name] = _Handler(mark, function, inline, inspect.iscoroutinefunction(function))
+        self._catalog = catalog if catalog is not None else Catalog()
         self._router = Router(self._catalog, self._handlers)
         self._workers = ThreadPoolExecutor(16, "handler")
         self._streams = ThreadPoolExecutor(64, "object")
@@ -245,7 +252,7 @@ class Api:
     def _dispatch(self, exchange: Exchange, entry: Entry, request: Request, pool: ThreadPoolExecutor) -> None:
         call = self._call(exchange, entry)
         handler: _Handler | None = entry.handler
-        if handler is None or (handler.mark.inline and request.stream is None):
+        if handler is None or (handler.inline and request.stream is None):
             self._send(exchange, self._work(call, entry, request))
         elif handler.is_async:
             self._spawn(self._work_async(exchange, call, entry, request))
