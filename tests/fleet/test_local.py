@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ import pytest
 
 from sagesmith.config import Settings
 from sagesmith.containers import Sandbox
+from sagesmith.containers.processes import descendants
 from sagesmith.errors import AwsError
 from sagesmith.fleet.api import InstanceLost
 from sagesmith.instance.spec import ChannelSpec, Exited, Finished, Message
@@ -262,6 +264,52 @@ async def test_idle_processes_end_when_the_server_is_killed(tmp_path: Path) -> N
     process.kill()
     await process.wait()
     await in_time(lambda: not any(running(pid) for pid in pids), 1.0)
+
+
+@pytest.mark.skipif(SANDBOX is None, reason=f"no sandbox on this machine: {REASON}")
+async def test_sweeping_leaves_the_warm_process_that_is_being_made() -> None:
+    async with a_world(settings=Settings(warm_instances=1), warm_modules={"x": ("colorsys",)}) as world:
+        for _ in range(20):
+            await world.fleet.sweep([])
+            await asyncio.sleep(0)
+        await in_time(lambda: [w["ready"] for w in world.fleet.status()["warm"]] == [True])
+        await world.fleet.sweep([])
+        assert [w["ready"] for w in world.fleet.status()["warm"]] == [True]
+
+
+@both_kinds
+async def test_a_kept_instance_that_is_about_to_start_is_not_swept(world: World) -> None:
+    (world.home.instances / "i-1").mkdir()
+    await world.fleet.sweep(["i-1"])
+    assert (world.home.instances / "i-1").exists()
+
+
+@pytest.mark.skipif(SANDBOX is None, reason=f"no sandbox on this machine: {REASON}")
+async def test_a_warm_process_that_ends_is_replaced_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    async with a_world(settings=Settings(warm_instances=1), warm_modules={"x": ("colorsys",)}) as world:
+        warm = world.fleet.status
+        await in_time(lambda: [w["ready"] for w in warm()["warm"]] == [True])
+        first = warm()["warm"][0]["pid"]
+        os.kill(descendants(first)[0], signal.SIGKILL)
+        await in_time(lambda: [(w["ready"], w["pid"] == first) for w in warm()["warm"]] == [(True, False)])
+        await in_time(lambda: not running(first))
+    assert [record.message for record in caplog.records] == [
+        "a warm process ended while it waited: exit code 137; it said: nothing"
+    ]
+
+
+async def test_a_nursery_whose_server_ended_in_the_middle_says_nothing(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        nursery = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "sagesmith.fleet.nursery", str(theirs.fileno())),
+            pass_fds=[theirs.fileno()],
+            stderr=subprocess.PIPE,
+        )
+    ours.send(json.dumps({"folder": str(tmp_path), "modules": []}).encode())
+    ours.close()
+    _, said = await asyncio.wait_for(nursery.communicate(), 20)
+    assert (nursery.returncode, said) == (0, b"")
 
 
 def running(pid: int) -> bool:

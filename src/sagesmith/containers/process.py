@@ -15,6 +15,7 @@ import os
 import signal
 import subprocess
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +30,7 @@ __all__ = ["ProcessContainer", "ProcessRuntime", "WarmProcess"]
 
 _READ: Final = 256 * 1024
 _DRAIN_S: Final = 2.0
+_KEPT_LINES: Final = 20
 _END_TRIES: Final = 1000
 _SYSTEM_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -165,8 +167,13 @@ class ProcessContainer:
         own = self._process.pid
         return [own, *processes.descendants(own)]
 
+    @property
+    def ended(self) -> bool:
+        """True once nothing of it is left."""
+        return self._watch.done()
+
     def begin(self, output: Output) -> None:
-        """Read what the container writes from now on, and give it to *output*."""
+        """Read what the container writes from now on, and give it to *output*, instead of to an earlier one."""
         self._output = output
         os.set_blocking(self._source, False)
         self._loop.add_reader(self._source, self._readable)
@@ -289,6 +296,8 @@ class WarmProcess:
     def __init__(self, runtime: ProcessRuntime, container: ProcessContainer, ready: int) -> None:
         self._runtime = runtime
         self._container = container
+        self._said: deque[str] = deque(maxlen=_KEPT_LINES)
+        container.begin(lambda lines: self._said.extend(text for _, text in lines))
         self._ready = asyncio.get_running_loop().create_task(_heard(ready))
 
     @property
@@ -300,13 +309,30 @@ class WarmProcess:
         """Wait until it can take a job; False if it ended instead."""
         return await asyncio.shield(self._ready)
 
+    async def wait_ended(self) -> str:
+        """Wait until it has ended, and return how and with which last words."""
+        try:
+            how = f"exit code {await self._container.wait()}"
+        except ContainerError as error:
+            how = str(error)
+        return f"{how}; it said: {' / '.join(self._said) or 'nothing'}"
+
     def take(self, plan: ContainerPlan, output: Output) -> ProcessContainer:
-        """Give it the command of *plan* (made in the same folder) and return it as that container."""
+        """Give it the command of *plan* (made in the same folder) and return it as that container.
+
+        Raises:
+            BrokenPipeError: it has ended since it was ready.
+        """
+        if self._container.ended:
+            raise BrokenPipeError
         write_etc(plan)
         job = {
             "argv": ["python", *self._runtime.argv(plan, plan.command)[1:]],
             "env": self._runtime.environment(plan),
         }
+        if self._said:
+            now = time.time_ns() // 1_000_000
+            output([(now, text) for text in self._said])
         self._container.begin(output)
         self._container.stdin.write(json.dumps(job).encode() + b"\n")
         self._container.stdin.close()

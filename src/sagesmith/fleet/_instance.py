@@ -14,12 +14,12 @@ from typing import Any, Final
 
 from sagesmith.containers.processes import boot_id, end_marked, start_time
 from sagesmith.fleet.api import InstanceLost, Listener
-from sagesmith.instance.agent import AGENT, JOURNAL, NODE, SPEC
+from sagesmith.instance.agent import AGENT, AGENT_LOG, JOURNAL, NODE, SPEC
 from sagesmith.instance.journal import Journal
 from sagesmith.instance.node import Node
 from sagesmith.instance.spec import Command, Finished, InstanceSpec, Message, from_json, to_json
 
-__all__ = ["Instance"]
+__all__ = ["Instance", "last_words"]
 
 _DELIVERED: Final = "delivered"
 _COMMANDS: Final = "commands"
@@ -164,6 +164,8 @@ class Instance:
         if self.finished or self.released or self._lost_told or self.listener is None:
             return
         self._lost_told = True
+        if not self.shutdown:
+            _log.warning("the process of instance %s is gone: %s", self.id, last_words(self.folder))
         reason = (
             "the machine was shut down" if self.shutdown else "the instance's process was killed or crashed"
         )
@@ -177,6 +179,14 @@ class Instance:
             (self.folder / _DELIVERED).write_text(str(self.delivered))
             if self.finished:
                 (self.folder / _FINISHED).touch()
+
+
+def last_words(folder: Path) -> str:
+    """Return the last line that the agent of *folder* wrote: with luck why it ended."""
+    with contextlib.suppress(OSError):
+        lines = (folder / AGENT_LOG).read_text("utf-8", "replace").split("\n")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+    return "its folder is gone"
 
 
 def _number(path: Path) -> int:

@@ -1,8 +1,9 @@
 """Agents that wait with a warm process: what makes a built-in algorithm start in milliseconds.
 
 Each waits in a folder of its own, which becomes the instance's folder when it gets its job. A job uses one
-up, and the next is made in the background: at the lowest priority where we may raise it again, otherwise not
-while a job has just begun to use the machine.
+up, and the next is made in the background. While a training job uses the machine it is made at the lowest
+priority, where we may raise that again when it gets work or the training ends; where we may not, it is made
+some seconds later or when the training ends, whichever comes first.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import secrets
 import shutil
 import signal
 import socket
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,7 @@ from typing import Final
 
 from sagesmith.containers import Sandbox
 from sagesmith.containers.processes import descendants, end_marked, memory_of, set_background
+from sagesmith.fleet._instance import last_words
 from sagesmith.fleet._nursery import Nursery
 from sagesmith.instance.agent import NODE
 from sagesmith.instance.node import Node
@@ -31,6 +34,7 @@ __all__ = ["PREFIX", "WarmPool", "WarmSlot"]
 
 PREFIX: Final = ".warm-"
 _POLITE_S: Final = 10.0
+_BACKOFF_S: Final = (1.0, 60.0)
 _READY = b"ready\n"
 _log = logging.getLogger(__name__)
 
@@ -58,10 +62,15 @@ class WarmSlot:
         """The agent, its container and what holds it."""
         return [self.pid, *descendants(self.pid)] if self.pid > 0 else []
 
+    def hurry(self) -> None:
+        """Let it load at the usual priority."""
+        if self.background:
+            self.background = False
+            set_background(self.pids, on=False)
+
     def give(self, folder: Path) -> None:
         """Let it begin the job that is in *folder*, where its own folder is now."""
-        if self.background:
-            set_background(self.pids, on=False)
+        self.hurry()
         self.control.setblocking(True)
         with contextlib.suppress(OSError):  # it died: its pidfd says so
             self.control.sendall(os.fsencode(folder) + b"\n")
@@ -69,7 +78,11 @@ class WarmSlot:
 
 
 class WarmPool:
-    """Keeps *count* agents waiting for each kind of warm process. Lives on the event loop."""
+    """Keeps *count* agents waiting for each kind of warm process. Lives on the event loop.
+
+    Folders in *folder* whose name begins with `PREFIX` are the pool's: nobody else removes them while it lives.
+    *busy* says whether a training job uses the machine; :meth:`fill` is to be called when that ends, too.
+    """
 
     def __init__(
         self,
@@ -88,6 +101,9 @@ class WarmPool:
         self._busy = busy
         self._slots: list[WarmSlot] = []
         self._filling: asyncio.Task[None] | None = None
+        self._again: asyncio.TimerHandle | None = None
+        self._look = asyncio.Event()
+        self._pause = _BACKOFF_S[0]
         self._closed = False
 
     @property
@@ -97,9 +113,14 @@ class WarmPool:
 
     def fill(self) -> None:
         """Begin to make what is missing; returns at once."""
-        if self._closed or (self._filling is not None and not self._filling.done()):
+        if self._closed:
             return
-        self._filling = asyncio.get_running_loop().create_task(self._fill())
+        self._look.set()
+        if not self._busy():
+            for slot in self._slots:
+                slot.hurry()
+        if self._filling is None or self._filling.done():
+            self._filling = asyncio.get_running_loop().create_task(self._fill())
 
     def take(self, kind: str) -> WarmSlot | None:
         """Return an agent that waits, the one that is furthest; None if there is none of this *kind*."""
@@ -112,35 +133,64 @@ class WarmPool:
     async def close(self) -> None:
         """End all that wait."""
         self._closed = True
+        if self._again is not None:
+            self._again.cancel()
         if self._filling is not None:
             self._filling.cancel()
             await asyncio.gather(self._filling, return_exceptions=True)
         for slot in self.slots:
             self._forget(slot)
-            slot.control.close()
             with contextlib.suppress(OSError):
                 signal.pidfd_send_signal(slot.pidfd, signal.SIGKILL)
-            os.close(slot.pidfd)
             if self._sandbox is None:
                 end_marked(slot.folder.name)
-            await asyncio.to_thread(shutil.rmtree, slot.folder, ignore_errors=True)
+            await asyncio.to_thread(self._discard, slot)
 
     async def _fill(self) -> None:
-        background = _may_return_from_background()
-        if not background and self._busy():
-            await asyncio.sleep(_POLITE_S)
-        for kind, modules in self._modules.items():
-            while sum(slot.kind == kind for slot in self._slots) < self._count:
-                await self._add(kind, modules, background=background and self._busy())
+        try:
+            while (kind := self._missing()) is not None:
+                background = self._busy()
+                if background and not _may_return_from_background():
+                    await self._training_ended(_POLITE_S)
+                    background = False
+                await self._add(kind, background=background)
+        except OSError as error:
+            _log.warning("no warm process could be made (%s); it is tried again in %g s", error, self._pause)
+            self._fill_later()
 
-    async def _add(self, kind: str, modules: tuple[str, ...], *, background: bool) -> None:
+    def _missing(self) -> str | None:
+        """A kind of which too few wait."""
+        waiting = Counter(slot.kind for slot in self._slots)
+        return next((kind for kind in self._modules if waiting[kind] < self._count), None)
+
+    async def _training_ended(self, timeout_s: float) -> None:
+        with contextlib.suppress(asyncio.TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self._busy():
+                    self._look.clear()
+                    await self._look.wait()
+
+    def _fill_later(self) -> None:
+        """Try again after a pause, which grows until one becomes ready."""
+        if self._again is not None:
+            self._again.cancel()
+        if not self._closed:
+            self._again = asyncio.get_running_loop().call_later(self._pause, self.fill)
+        self._pause = min(2 * self._pause, _BACKOFF_S[1])
+
+    async def _add(self, kind: str, *, background: bool) -> None:
         folder = self._folder / f"{PREFIX}{secrets.token_hex(8)}"
         folder.mkdir(mode=0o700, parents=True)
-        node = Node(self._sandbox, mark=folder.name)
-        (folder / NODE).write_text(json.dumps(node.to_json()))
         ours, theirs = socket.socketpair()
-        with theirs:
-            pidfd = await self._nursery.fork(folder, modules, theirs)
+        try:
+            with theirs:
+                node = Node(self._sandbox, mark=folder.name)
+                (folder / NODE).write_text(json.dumps(node.to_json()))
+                pidfd = await self._nursery.fork(folder, self._modules[kind], theirs)
+        except BaseException:
+            ours.close()
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         ours.setblocking(False)
         slot = WarmSlot(kind, folder, pidfd, ours, background=background)
         if background:
@@ -152,20 +202,28 @@ class WarmPool:
         """It became ready, or it ended."""
         try:
             said = slot.control.recv(len(_READY))
+        except BlockingIOError:
+            return
         except OSError:
             said = b""
         if said:
             slot.ready = True
+            self._pause = _BACKOFF_S[0]
             return
-        _log.warning("the warm process in %s ended while it waited", slot.folder)
+        _log.warning("a warm process ended while it waited: %s", last_words(slot.folder))
         self._forget(slot)
-        slot.control.close()
-        os.close(slot.pidfd)
-        shutil.rmtree(slot.folder, ignore_errors=True)
+        self._discard(slot)
+        self._fill_later()
 
     def _forget(self, slot: WarmSlot) -> None:
         asyncio.get_running_loop().remove_reader(slot.control.fileno())
         self._slots.remove(slot)
+
+    @staticmethod
+    def _discard(slot: WarmSlot) -> None:
+        slot.control.close()
+        os.close(slot.pidfd)
+        shutil.rmtree(slot.folder, ignore_errors=True)
 
 
 def warm_memory(slot: WarmSlot) -> int:

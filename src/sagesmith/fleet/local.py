@@ -97,7 +97,6 @@ class LocalFleet:
         self._machine = machine or machine_shape()
         self._admission = Admission(self._machine)
         self._instances: dict[str, Instance] = {}
-        self._starting: dict[str, asyncio.Future[None]] = {}
         self._nursery = Nursery()
         self._warm_modules = warm_modules or {}
         self._warm: WarmPool | None = None
@@ -160,7 +159,7 @@ class LocalFleet:
             )
         except BaseException:
             self._instances.pop(spec.instance_id, None)
-            self._admission.leave(spec.instance_id)
+            self._leave(spec.instance_id)
             raise
 
     async def attach(self, instance_id: str, listener: Listener) -> bool:
@@ -187,7 +186,7 @@ class LocalFleet:
             instance.signal(signal.SIGKILL)
             instance.unwatch()
             await asyncio.to_thread(end_marked, instance.node.mark)
-        self._admission.leave(instance_id)
+        self._leave(instance_id)
         if instance.node.socket_folder:
             Path(instance.node.socket_folder).unlink(missing_ok=True)
         await asyncio.to_thread(_remove, instance.folder)
@@ -196,10 +195,10 @@ class LocalFleet:
         """End every instance that is not in *keep*, and remove what it left."""
         for instance_id in set(self._instances) - set(keep):
             await self.release(instance_id)
-        known = {instance.folder for instance in self._instances.values()}
-        warm = {slot.folder for slot in self._warm.slots} if self._warm else set()
-        for folder in self._folder.iterdir():
-            if folder not in known and folder not in warm and folder.name not in self._starting:
+        for folder in list(self._folder.iterdir()):
+            # Looked at one by one, since others begin meanwhile. A kept one without an instance is about to start.
+            known = folder.name in self._instances or folder.name in keep
+            if not known and not folder.name.startswith(PREFIX):
                 await asyncio.to_thread(_remove, folder)
 
     async def close(self, *, end_instances: bool) -> None:
@@ -347,9 +346,15 @@ class LocalFleet:
         else:
             self._ended(instance)
 
+    def _leave(self, instance_id: str) -> None:
+        """Give back what the instance had of the machine."""
+        self._admission.leave(instance_id)
+        if self._warm is not None:
+            self._warm.fill()
+
     def _ended(self, instance: Instance) -> None:
         if not instance.released:
-            self._admission.leave(instance.id)
+            self._leave(instance.id)
         if not self._closing:
             self._in_background(instance.conclude())
 

@@ -41,23 +41,29 @@ def main(descriptor: int) -> NoReturn:
         if pid == 0:
             control.close()
             _become_agent(Path(request["folder"]), request["modules"], descriptors)
-        answer = json.dumps({"pid": pid}).encode()
         try:
-            pidfd = os.pidfd_open(pid)
-        except ProcessLookupError:
-            control.sendall(json.dumps({"pid": 0}).encode())
-        else:
-            socket.send_fds(control, [answer], [pidfd])
-            os.close(pidfd)
+            _answer(control, pid)
+        except OSError:  # the server ended while it waited for the answer
+            os._exit(0)
         for each in descriptors:
             os.close(each)
+
+
+def _answer(control: socket.socket, pid: int) -> None:
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        control.sendall(json.dumps({"pid": 0}).encode())
+        return
+    socket.send_fds(control, [json.dumps({"pid": pid}).encode()], [pidfd])
+    os.close(pidfd)
 
 
 def _become_agent(folder: Path, modules: list[str], descriptors: list[int]) -> NoReturn:
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    log = os.open(folder / "agent.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    log = os.open(folder / agent.AGENT_LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     null = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((null, 0), (log, 1), (log, 2)):
         os.dup2(source, target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import shutil
 import time
@@ -146,8 +147,9 @@ class Host:
         """Start the container of *plan*, in the warm process that waits if there is one."""
         warm, self.warm = self.warm, None
         if warm is not None and not plan.folders and await warm.wait_ready():
-            self.container = warm.take(plan, output)
-            return self.container
+            with contextlib.suppress(BrokenPipeError):
+                self.container = warm.take(plan, output)
+                return self.container
         if warm is not None:
             await warm.discard()
         self.container = await self.runtime.start(plan, output)

@@ -5,6 +5,7 @@ It lives in the instance's folder::
     spec.json     what to do (an `InstanceSpec`)
     node.json     what the fleet says about the place (a `Node`)
     agent.json    its pid, start time and boot: how a later server finds it again
+    agent.log     what it wrote to its standard output and error: nothing, unless something is wrong with it
     journal       what it said and nobody acknowledged yet
     ml/ run/ tmp/ home/ etc/    the container's
 
@@ -53,11 +54,23 @@ from sagesmith.instance.spec import (
 )
 from sagesmith.store.client import ObjectClient, ServerAway
 
-__all__ = ["AGENT", "JOURNAL", "NODE", "SPEC", "ObjectsFactory", "main", "preload", "run", "wait_warm"]
+__all__ = [
+    "AGENT",
+    "AGENT_LOG",
+    "JOURNAL",
+    "NODE",
+    "SPEC",
+    "ObjectsFactory",
+    "main",
+    "preload",
+    "run",
+    "wait_warm",
+]
 
 SPEC: Final = "spec.json"
 NODE: Final = "node.json"
 AGENT: Final = "agent.json"
+AGENT_LOG: Final = "agent.log"
 JOURNAL: Final = "journal"
 
 _ALONE_S: Final = 600.0
@@ -108,25 +121,32 @@ async def _main(folder: Path, control: int, modules: Sequence[str]) -> int:
 
 
 async def wait_warm(folder: Path, control: int, modules: Sequence[str]) -> tuple[Path, WarmProcess] | None:
-    """Wait in *folder* with a warm process; return where the job is, or None if the server went away first.
+    """Wait in *folder* with a warm process; return where the job is, or None if there will be none.
 
-    The server sends the folder's new path as a line; end of file means that nobody will.
+    The server sends the folder's new path as a line; end of file means that nobody will. If the process ends first,
+    the socket is closed on this side, and whatever the server has sent by then is still done, without it.
     """
     node = Node.from_json(json.loads((folder / NODE).read_bytes()))
     plan = ContainerPlan(folder.name, folder, (), read_only=("input/data",))
     (folder / "ml" / "input" / "data").mkdir(parents=True)
     warm = await ProcessRuntime(node.sandbox).prepare(plan, modules)
     reader, writer = await asyncio.open_unix_connection(sock=_socket(control))
-    ready = asyncio.create_task(warm.wait_ready())
-    ready.add_done_callback(
-        lambda task: None if task.cancelled() or not task.result() else writer.write(b"ready\n")
-    )
+    watching = asyncio.create_task(_report(warm, writer))
     line = await reader.readline()
+    watching.cancel()
     writer.close()
     if not line.endswith(b"\n"):
         await warm.discard()
         return None
     return Path(os.fsdecode(line[:-1])), warm
+
+
+async def _report(warm: WarmProcess, writer: asyncio.StreamWriter) -> None:
+    """Tell the server when *warm* is ready, and when it has ended."""
+    if await warm.wait_ready():
+        writer.write(b"ready\n")
+    print(await warm.wait_ended(), file=sys.stderr, flush=True)
+    writer.write_eof()
 
 
 async def run(
