@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sagesmith_algorithms import clustering
-from sagesmith_algorithms.base import ChannelKind, Metric, StreamingAlgorithm, as_features
+from sagesmith_algorithms.base import ChannelKind, Metric, StreamingAlgorithm, as_features, check_features
 from sagesmith_algorithms.errors import CustomerError, DataError
 from sagesmith_algorithms.formats import content_type as types
 from sagesmith_algorithms.formats import mxnet
@@ -134,7 +134,7 @@ class KMeans(StreamingAlgorithm):
         """Take in *batch*."""
         values = self._parsed()
         features = np.ascontiguousarray(batch.dense())
-        _check(features, values["feature_dim"])
+        check_features(features, values["feature_dim"], "k-means")
         self._n_rows += len(features)
         self._keep(features)
         if self._centers is not None:
@@ -203,7 +203,7 @@ class KMeans(StreamingAlgorithm):
     def measure(self, batch: Batch) -> dict[str, float]:
         """Return the number of rows and the sum of squared distances."""
         features = np.ascontiguousarray(batch.dense())
-        _check(features, self.n_features_in_)
+        check_features(features, self.n_features_in_, "k-means")
         _, distances = self._assign(features)
         return {"rows": float(len(features)), "ssd": float(distances.sum(dtype=np.float64))}
 
@@ -337,13 +337,6 @@ class KMeans(StreamingAlgorithm):
         middle = self.cluster_centers_.mean(axis=0)
         labels = clustering.nearest(np.ascontiguousarray(features) - middle, self.cluster_centers_ - middle)
         return labels, clustering.squared_distances_to(features, self.cluster_centers_, labels)
-
-
-def _check(features: Floats, feature_dim: int) -> None:
-    if features.shape[1] != feature_dim:
-        raise DataError(f"rows have {features.shape[1]} features, but feature_dim is {feature_dim}")
-    if not np.isfinite(features.sum(dtype=np.float64)) and not np.isfinite(features).all():
-        raise DataError("there are missing or infinite values; k-means needs a finite number in every place")
 
 
 def _auto_factor(k: int) -> int:

@@ -66,9 +66,12 @@ class StreamingPredictor:
             for i, answer, part_rows in group:
                 end = start + len(part_rows)
                 share = {name: column[start:end] for name, column in columns.items()}
-                responses[i] = Response(200, answer.name, encode_columns(share, answer.name))
+                responses[i] = Response(200, answer.name, self._encoded(share, answer.name))
                 start = end
         return [response for response in responses if response is not None]
+
+    def _encoded(self, columns: Mapping[str, npt.NDArray[Any]], accept: str) -> bytes:
+        return encode_columns(columns, accept, self._model.response_key)
 
     def _rows(self, request: Request) -> Floats:
         content_type = self._contents.get(request.content_type)
@@ -127,8 +130,11 @@ def decode_request(body: bytes, content_type: ContentType) -> Batch:
     return batch
 
 
-def encode_columns(columns: Mapping[str, npt.NDArray[Any]], accept: str) -> bytes:
-    """Return a response of *columns*, (n_rows,) or (n_rows, n_values) each, in the form *accept* names."""
+def encode_columns(columns: Mapping[str, npt.NDArray[Any]], accept: str, key: str = "predictions") -> bytes:
+    """Return a response of *columns*, (n_rows,) or (n_rows, n_values) each, in the form *accept* names.
+
+    *key* is what a JSON response calls its list of rows.
+    """
     if accept == types.RECORDIO:
         return recordio.encode_columns(columns)
     if accept == types.CSV:
@@ -137,7 +143,7 @@ def encode_columns(columns: Mapping[str, npt.NDArray[Any]], accept: str) -> byte
     rows = records(columns)
     if accept == types.JSON_LINES:
         return b"".join(orjson.dumps(row) + b"\n" for row in rows)
-    return orjson.dumps({"predictions": rows})
+    return orjson.dumps({key: rows})
 
 
 def records(columns: Mapping[str, npt.NDArray[Any]]) -> list[dict[str, Any]]:

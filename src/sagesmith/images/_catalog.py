@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Final
 
 from sagesmith.errors import validation_error
-from sagesmith.images._metrics import KMEANS_METRICS, XGBOOST_METRICS
+from sagesmith.images._metrics import KMEANS_METRICS, PCA_METRICS, XGBOOST_METRICS
 from sagesmith.images._reference import Reference
 
 __all__ = ["WARM_MODULES", "Image", "resolve"]
@@ -61,13 +61,13 @@ _ALGORITHMS: Final[Mapping[str, _Algorithm]] = {
     "sagemaker-xgboost": _Algorithm("xgboost", re.compile(r"\d+\.\d+-\d+(?:-[a-z0-9-]+)?|latest|"), XGBOOST_METRICS),
     "xgboost": _Algorithm("xgboost", _FIRST_PARTY_TAGS, XGBOOST_METRICS),
     "kmeans": _Algorithm("kmeans", _FIRST_PARTY_TAGS, KMEANS_METRICS),
+    "pca": _Algorithm("pca", _FIRST_PARTY_TAGS, PCA_METRICS),
 }  # fmt: skip
 
 _OTHER_ALGORITHMS: Final[Mapping[str, str]] = {
     "linear-learner": "Linear Learner",
     "factorization-machines": "Factorization Machines",
     "knn": "k-NN",
-    "pca": "PCA",
     "lda": "LDA",
     "ntm": "NTM",
     "ipinsights": "IP Insights",

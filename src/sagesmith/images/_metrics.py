@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["KMEANS_METRICS", "XGBOOST_METRICS"]
+__all__ = ["KMEANS_METRICS", "PCA_METRICS", "XGBOOST_METRICS"]
 
 # The evaluation metrics that the open XGBoost container lists for tuning.
 _XGBOOST_NAMES: Final = (
@@ -26,9 +26,13 @@ XGBOOST_METRICS: Final[tuple[tuple[str, str], ...]] = tuple(
     for name in _XGBOOST_NAMES
 )
 
-KMEANS_METRICS: Final[tuple[tuple[str, str], ...]] = (
+PCA_METRICS: Final[tuple[tuple[str, str], ...]] = (
     ("train:progress", r"#progress_metric: host=\S+, completed (\S+) %"),
     ("train:throughput", r"#throughput_metric: host=\S+, train throughput=(\S+) records/second"),
+)
+
+KMEANS_METRICS: Final[tuple[tuple[str, str], ...]] = (
+    *PCA_METRICS,
     ("train:msd", r"#quality_metric: host=\S+, epoch=\S+, train msd <loss>=(\S+)"),
     ("train:ssd", r"#quality_metric: host=\S+, epoch=\S+, train ssd <loss>=(\S+)"),
     ("test:msd", r"#quality_metric: host=\S+, test msd <loss>=(\S+)"),

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from sagesmith_algorithms.errors import DataError
 
-__all__ = ["dump", "load"]
+__all__ = ["dump", "load", "load_named"]
 
 _LIST_MAGIC = 0x112
 _V1, _V2, _V3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA
@@ -51,13 +51,29 @@ def load(data: bytes, where: str = "") -> list[npt.NDArray[Any]]:
     Raises:
         DataError: it is not such a file, or cut short.
     """
+    return _checked(data, where)[0]
+
+
+def load_named(data: bytes, where: str = "") -> dict[str, npt.NDArray[Any]]:
+    """Return the arrays of a file by name.
+
+    Raises:
+        DataError: it is not such a file, or cut short, or its arrays have no names.
+    """
+    arrays, names = _checked(data, where)
+    if len(names) != len(arrays):
+        raise DataError(f"has {len(arrays)} arrays but {len(names)} names", where)
+    return dict(zip(names, arrays, strict=True))
+
+
+def _checked(data: bytes, where: str) -> tuple[list[npt.NDArray[Any]], list[str]]:
     try:
         return _load(data)
     except (struct.error, ValueError, IndexError) as error:
         raise DataError(f"is not an MXNet file of arrays: {error}", where) from error
 
 
-def _load(data: bytes) -> list[npt.NDArray[Any]]:
+def _load(data: bytes) -> tuple[list[npt.NDArray[Any]], list[str]]:
     magic, _, count = struct.unpack_from("<QQQ", data)
     if magic != _LIST_MAGIC:
         raise ValueError(f"it begins with {magic:#x} instead of {_LIST_MAGIC:#x}")
@@ -86,4 +102,16 @@ def _load(data: bytes) -> list[npt.NDArray[Any]]:
         size = math.prod(shape)
         arrays.append(np.frombuffer(data, dtype, size, position).reshape(shape))
         position += size * dtype.itemsize
-    return arrays
+    return arrays, _names(data, position)
+
+
+def _names(data: bytes, position: int) -> list[str]:
+    (count,) = struct.unpack_from("<Q", data, position)
+    position, names = position + 8, []
+    for _ in range(count):
+        (length,) = struct.unpack_from("<Q", data, position)
+        position += 8 + length
+        if position > len(data):
+            raise ValueError("a name is cut short")
+        names.append(data[position - length : position].decode())
+    return names

@@ -1,0 +1,117 @@
+"""Every built-in algorithm trains, deploys and predicts through boto3, in every form it is asked in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from sklearn.datasets import load_digits
+from sklearn.decomposition import PCA
+
+from sagesmith_algorithms.formats import recordio
+from sagesmith_toolkit.server import Response
+from tests.algorithms import serving
+from tests.e2e.flow import Flow, csv_bytes
+from tests.e2e.served import Served
+
+Array = npt.NDArray[Any]
+DIGITS, DIGIT_LABELS = load_digits(return_X_y=True)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A job on *rows*, its metrics, and a judgement of what the model answers to the first of them."""
+
+    repository: str
+    hyperparameters: Mapping[str, object]
+    rows: Array
+    labels: Array | None
+    judge: Callable[[list[dict[str, Any]]], None]
+    metrics: frozenset[str] = frozenset()
+    channels: tuple[str, ...] = ("train", "test")
+    key: str = "predictions"
+    forms: tuple[str, ...] = serving.F4
+    accepts: tuple[str, ...] = field(default=(serving.JSON, serving.JSON_LINES, serving.RECORDIO))
+
+    @property
+    def image(self) -> str:
+        return f"382416733822.dkr.ecr.us-east-1.amazonaws.com/{self.repository}:1"
+
+
+def judge_pca(found: list[dict[str, Any]]) -> None:
+    expected = np.abs(PCA(5).fit(DIGITS).transform(DIGITS[: len(found)])[:, ::-1])
+    np.testing.assert_allclose(np.abs([one["projection"] for one in found]), expected, rtol=0.01, atol=0.05)
+
+
+CASES = [
+    Case(
+        "pca",
+        {"num_components": 5, "feature_dim": 64, "mini_batch_size": 500},
+        DIGITS,
+        None,
+        judge_pca,
+        key="projections",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def flow(served: Served) -> Flow:
+    return Flow(served, "builtin-algorithms")
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.repository for case in CASES])
+def test_train_deploy_predict(flow: Flow, case: Case) -> None:
+    name = f"builtin-{case.repository}"
+    labels = None if case.labels is None else case.labels.astype(np.float32)
+    halves = np.array_split(np.arange(len(case.rows)), 2)
+    flow.upload(
+        {
+            f"{name}/part-{i}.pbr": recordio.encode(
+                case.rows[half].astype(np.float32), None if labels is None else labels[half]
+            )
+            for i, half in enumerate(halves)
+        }
+    )
+    job = flow.train(
+        name,
+        image=case.image,
+        hyperparameters=case.hyperparameters,
+        channels=dict.fromkeys(case.channels, f"{name}/"),
+        content_type=serving.RECORDIO,
+    )
+    assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
+    assert case.metrics <= {metric["MetricName"] for metric in job.get("FinalMetricDataList", [])}
+
+    flow.deploy(name, image=case.image, model_data=job["ModelArtifacts"]["S3ModelArtifacts"])
+    bodies = serving.bodies(case.rows[:5])
+    for content_type in case.forms:
+        for accept in case.accepts:
+            answer = flow.runtime.invoke_endpoint(
+                EndpointName=name, ContentType=content_type, Accept=accept, Body=bodies[content_type]
+            )
+            assert answer["ContentType"] == accept
+            body = answer["Body"].read()
+            case.judge(serving.answers(Response(200, accept, body), case.key))
+    flow.delete(name)
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.repository for case in CASES])
+def test_wrong_hyperparameters_name_all_faults(flow: Flow, case: Case) -> None:
+    name = f"faults-{case.repository}"
+    flow.upload({f"{name}/x.csv": csv_bytes(np.ones((3, 3)))})
+    job = flow.train(
+        name,
+        image=case.image,
+        hyperparameters={**case.hyperparameters, "feature_dim": "many", "no_such_thing": 1},
+        channels={"train": f"{name}/"},
+    )
+    assert job["TrainingJobStatus"] == "Failed"
+    assert "feature_dim" in job["FailureReason"]
+    assert "no_such_thing" in job["FailureReason"]
+    assert "Traceback" not in json.dumps(job, default=str)
