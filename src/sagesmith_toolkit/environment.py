@@ -47,7 +47,8 @@ class Channel:
 class Environment:
     """Where a training job reads and writes, and which host of which hosts this is.
 
-    `hyperparameters` are as sent, text to text. `num_cpus` is this instance's share of the machine.
+    `hyperparameters` are as sent, text to text. `num_cpus` is this instance's share of the machine. `resources`
+    and `inputs` are what resourceconfig.json and inputdataconfig.json hold, whole.
     """
 
     base_dir: Path
@@ -60,6 +61,8 @@ class Environment:
     job_name: str = ""
     job_arn: str = ""
     num_cpus: int = 1
+    resources: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, environ: Mapping[str, str] | None = None) -> Environment:
@@ -80,6 +83,7 @@ class Environment:
                 % (current, config / "resourceconfig.json", ", ".join(hosts))
             )
         data = base / "input" / "data"
+        inputs = _read_json(config / "inputdataconfig.json")
         channels = {
             name: Channel(
                 name=name,
@@ -89,7 +93,7 @@ class Environment:
                 distribution=str(entry.get("S3DistributionType") or "FullyReplicated"),
                 record_wrapper=str(entry.get("RecordWrapperType") or "None"),
             )
-            for name, entry in _read_json(config / "inputdataconfig.json").items()
+            for name, entry in inputs.items()
         }
         hyperparameters = {
             name: value if isinstance(value, str) else json.dumps(value)
@@ -109,6 +113,8 @@ class Environment:
             job_name=environ.get("TRAINING_JOB_NAME", ""),
             job_arn=environ.get("TRAINING_JOB_ARN", ""),
             num_cpus=cpu_count(environ),
+            resources=resources,
+            inputs=inputs,
         )
 
     @property
