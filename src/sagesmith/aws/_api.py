@@ -11,7 +11,6 @@ import asyncio
 import hashlib
 import inspect
 import logging
-import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,14 +18,16 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sagesmith.aws._bodies import BodyPipe, StreamedBody, collected
-from sagesmith.aws._exchange import NOBODY, Exchange, TextHeaders, internal_failure
+from sagesmith.aws._exchange import NOBODY, Exchange, LastValues, TextHeaders, internal_failure
 from sagesmith.aws._json import WrongTypeError
 from sagesmith.aws._model import Catalog, ServiceModel
 from sagesmith.aws._patterns import PatternTimeoutError
+from sagesmith.aws._post_form import PostForm, boundary_of
+from sagesmith.aws._post_policy import check_policy, key_of_form
 from sagesmith.aws._protocols import Answer, JsonProtocol, QueryProtocol, Request, WireProtocol
 from sagesmith.aws._router import Entry, Found, Router
-from sagesmith.aws._s3 import S3Protocol
-from sagesmith.aws._sending import OpenFile
+from sagesmith.aws._s3 import S3Protocol, bucket_and_path
+from sagesmith.aws._sending import opened
 from sagesmith.aws._sigv2 import is_presigned_v2, move_headers
 from sagesmith.aws._sigv4 import Signed, Verifier, scope_of
 from sagesmith.aws._validation import Fault, message_of
@@ -51,7 +52,6 @@ logger = logging.getLogger(__name__)
 BODY_LIMIT: Final = 6 * 1024 * 1024
 OBJECT_LIMIT: Final = 5 * 1024**3 + 64 * 1024**2  # 5 GiB, and the framing of its chunks
 _BIG_BODY: Final = 1024 * 1024
-_INLINE_FILE: Final = 256 * 1024
 _MAX_INFLATED: Final = 8 * 1024 * 1024
 
 
@@ -175,7 +175,11 @@ class Api:
         exchange.begin, exchange.limit = self._begin, BODY_LIMIT
         if is_presigned_v2(exchange.headers, exchange.target):
             move_headers(exchange.headers, exchange.target)
-        if exchange.method == b"PUT" and scope_of(exchange.headers, exchange.target) == "s3":
+        if exchange.method == b"POST" and b"multipart/form-data" in exchange.headers.get(
+            b"content-type", b""
+        ):
+            self._plan_form(exchange, stream)
+        elif exchange.method == b"PUT" and scope_of(exchange.headers, exchange.target) == "s3":
             signed = self.verifier.verify(exchange.method, exchange.target, exchange.headers, None)
             found = self._find(signed.service, exchange)
             if found.entry.operation.streaming_input is not None and found.entry.handler is not None:
@@ -183,6 +187,24 @@ class Api:
                 exchange.pipe = stream()
                 body = StreamedBody(exchange.pipe, exchange.headers, signed, exchange.length)
                 exchange.begin = lambda exchange: self._begin_stream(exchange, signed, found, body)
+
+    def _plan_form(self, exchange: Exchange, stream: Callable[[], BodyPipe]) -> None:
+        """Let an upload by form to a bucket stream, which is signed in its body."""
+        bucket, path = bucket_and_path(exchange.headers, exchange.target)
+        boundary = boundary_of(exchange.headers[b"content-type"])
+        service = self._router.service("s3")
+        if boundary is None or not bucket or path or service is None or b"authorization" in exchange.headers:
+            return
+        exchange.limit = OBJECT_LIMIT
+        exchange.pipe = pipe = stream()
+        entry = service.entry("PutObject", "rest-xml")
+
+        def begin(exchange: Exchange) -> None:
+            self._in_thread(
+                exchange, self._streams, lambda: self._work_form(exchange, entry, pipe, boundary, bucket)
+            )
+
+        exchange.begin = begin
 
     def refuse(self, exchange: Exchange, error: AwsError) -> None:
         """Answer *error* in the words of the protocol that the request speaks."""
@@ -257,15 +279,13 @@ class Api:
         elif handler.is_async:
             self._spawn(self._work_async(exchange, call, entry, request))
         else:
-            loop = self._loop
-            if loop is None:
-                raise RuntimeError("the API was not started")
+            self._in_thread(exchange, pool, lambda: self._work(call, entry, request))
 
-            def work() -> None:
-                answer = self._work(call, entry, request)
-                loop.call_soon_threadsafe(self._send, exchange, answer)
-
-            pool.submit(work)
+    def _in_thread(self, exchange: Exchange, pool: ThreadPoolExecutor, work: Callable[[], Answer]) -> None:
+        loop = self._loop
+        if loop is None:
+            raise RuntimeError("the API was not started")
+        pool.submit(lambda: loop.call_soon_threadsafe(self._send, exchange, work()))
 
     def _call(self, exchange: Exchange, entry: Entry) -> Call:
         target = exchange.target
@@ -325,6 +345,25 @@ class Api:
         except Exception as error:
             return self._fault(call, entry, error)
 
+    def _work_form(
+        self, exchange: Exchange, entry: Entry, pipe: BodyPipe, boundary: bytes, bucket: str
+    ) -> Answer:
+        call = self._call(exchange, entry)
+        try:
+            form = PostForm(pipe, boundary, bucket)
+            key, region = key_of_form(form.fields, self.verifier.key)
+            form.allowed = check_policy(form.fields, self._clock())
+            exchange.caller, exchange.region = key.caller, region
+            exchange.headers = {**_without_amz(exchange.headers), **form.headers()}
+            request = Request(b"", exchange.headers, {}, {"Bucket": bucket, "Key": form.fields["key"]}, form)
+        except Exception as error:
+            return self._fault(call, entry, error)
+        answer = self._work(self._call(exchange, entry), entry, request)
+        if answer.status >= 300:
+            return answer
+        etag = next((value for name, value in answer.headers if name.lower() == "etag"), "")
+        return form.answer(etag, f"{call.endpoint_url}{call.path.rstrip('/')}")
+
     async def _work_async(self, exchange: Exchange, call: Call, entry: Entry, request: Request) -> None:
         try:
             value = self._prepare(call, entry, request)
@@ -340,13 +379,13 @@ class Api:
             answer.headers = [*answer.headers, *call.response_headers.items()]
             answer.block = None
         if isinstance(answer.body, FileSlice):
-            answer.body = _open(answer.body, head=call.method == "HEAD")  # type: ignore[assignment]
+            answer.body = opened(answer.body, head=call.method == "HEAD")  # type: ignore[assignment]
         return answer
 
     def _fault(self, call: Call, entry: Entry, error: Exception) -> Answer:
         if isinstance(error, AwsError):
             known = in_words_of(entry.service.name, error, call.path)
-        elif isinstance(error, ConnectionError) and call.method == "PUT":
+        elif isinstance(error, ConnectionError) and entry.operation.streaming_input is not None:
             known = AwsError("RequestTimeout", f"The request body did not arrive: {error}.")
         else:
             logger.error(
@@ -425,52 +464,19 @@ class Api:
         task.add_done_callback(self._tasks.discard)
 
 
-class LastValues(Mapping[str, str]):
-    """The fields of a query, parsed when first looked at; the last of equal names counts."""
-
-    __slots__ = ("_fields", "_target")
-
-    def __init__(self, target: bytes) -> None:
-        self._target = target
-        self._fields: dict[str, str] | None = None
-
-    def _parsed(self) -> dict[str, str]:
-        if self._fields is None:
-            from urllib.parse import parse_qsl
-
-            text = self._target.partition(b"?")[2].decode("latin-1")
-            self._fields = dict(parse_qsl(text, keep_blank_values=True))
-        return self._fields
-
-    def __getitem__(self, name: str) -> str:
-        return self._parsed()[name]
-
-    def __iter__(self) -> Any:
-        return iter(self._parsed())
-
-    def __len__(self) -> int:
-        return len(self._parsed())
+def _without_amz(headers: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    """Return *headers* without those that speak of an object."""
+    return {
+        name: value
+        for name, value in headers.items()
+        if not name.startswith((b"x-amz-", b"content-")) and name != b"expires"
+    }
 
 
 def _kind(handler: _Handler | None) -> str:
     if handler is None:
         return "missing"
     return "record-only" if handler.mark.record_only else "real"
-
-
-def _open(part: FileSlice, *, head: bool) -> bytes | OpenFile:
-    if head:
-        return OpenFile(-1, 0, part.size)
-    descriptor = os.open(part.path, os.O_RDONLY | os.O_CLOEXEC)
-    if part.size > _INLINE_FILE:
-        return OpenFile(descriptor, part.offset, part.size)
-    try:
-        data = os.pread(descriptor, part.size, part.offset)
-    finally:
-        os.close(descriptor)
-    if len(data) != part.size:
-        raise EOFError(f"{part.path} has fewer than {part.size} bytes at {part.offset}")
-    return data
 
 
 def _inflate(exchange: Exchange, service: str) -> None:

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, Protocol
+from urllib.parse import parse_qsl
 
 from sagesmith.aws.call import Caller
 from sagesmith.errors import AwsError
@@ -29,6 +30,7 @@ __all__ = [
     "FastRoute",
     "HttpRequest",
     "HttpResponse",
+    "LastValues",
     "TextHeaders",
     "header_block",
     "internal_failure",
@@ -92,6 +94,31 @@ class TextHeaders(Mapping[str, str]):
 
     def __len__(self) -> int:
         return len(self._raw)
+
+
+class LastValues(Mapping[str, str]):
+    """The fields of a query, parsed when first looked at; the last of equal names counts."""
+
+    __slots__ = ("_fields", "_target")
+
+    def __init__(self, target: bytes) -> None:
+        self._target = target
+        self._fields: dict[str, str] | None = None
+
+    def _parsed(self) -> dict[str, str]:
+        if self._fields is None:
+            text = self._target.partition(b"?")[2].decode("latin-1")
+            self._fields = dict(parse_qsl(text, keep_blank_values=True))
+        return self._fields
+
+    def __getitem__(self, name: str) -> str:
+        return self._parsed()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parsed())
+
+    def __len__(self) -> int:
+        return len(self._parsed())
 
 
 @dataclass(frozen=True, slots=True)

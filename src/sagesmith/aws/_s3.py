@@ -11,7 +11,7 @@ from sagesmith.aws._protocols import Answer, Request, RestXmlProtocol
 from sagesmith.aws._xml import escape
 from sagesmith.errors import AwsError
 
-__all__ = ["S3Protocol", "bucket_of_host"]
+__all__ = ["S3Protocol", "bucket_and_path", "bucket_of_host"]
 
 # The model does not name the root elements, and Python does not look at them; other clients do.
 _ROOTS: Final[Mapping[str, str]] = {
@@ -124,3 +124,13 @@ def bucket_of_host(host: str) -> str | None:
         digits = next((place for place, label in enumerate(labels) if label.isdigit()), 0)
         return ".".join(labels[:digits]) or None
     return None
+
+
+def bucket_and_path(headers: Mapping[bytes, bytes], target: bytes) -> tuple[str, str]:
+    """Return the bucket of a request (perhaps "") and the path in it, decoded, without its first slash."""
+    path = unquote(target.partition(b"?")[0].decode("latin-1"))
+    bucket = bucket_of_host(headers.get(b"host", b"").decode("latin-1"))
+    if bucket is None:
+        bucket, _, path = path.removeprefix("/").partition("/")
+        return bucket, path
+    return bucket, path.removeprefix("/")

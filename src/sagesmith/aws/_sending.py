@@ -9,9 +9,12 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-__all__ = ["OpenFile", "Pieces", "close_body", "read_pieces", "stream_headers"]
+from sagesmith.aws.call import FileSlice
+
+__all__ = ["OpenFile", "Pieces", "close_body", "opened", "read_pieces", "stream_headers"]
 
 _PIECE: Final = 512 * 1024
+_INLINE_FILE: Final = 256 * 1024
 
 
 @dataclass(slots=True)
@@ -41,6 +44,26 @@ def stream_headers(headers: list[tuple[str, str]], body: object) -> tuple[list[t
     if length is not None:
         rest.append(("content-length", length))
     return rest, length is not None
+
+
+def opened(part: FileSlice, *, head: bool) -> bytes | OpenFile:
+    """Return *part* to be sent: a small one read, a large one open; only its size if *head*.
+
+    Raises:
+        EOFError: the file ends before the part does.
+    """
+    if head:
+        return OpenFile(-1, 0, part.size)
+    descriptor = os.open(part.path, os.O_RDONLY | os.O_CLOEXEC)
+    if part.size > _INLINE_FILE:
+        return OpenFile(descriptor, part.offset, part.size)
+    try:
+        data = os.pread(descriptor, part.size, part.offset)
+    finally:
+        os.close(descriptor)
+    if len(data) != part.size:
+        raise EOFError(f"{part.path} has fewer than {part.size} bytes at {part.offset}")
+    return data
 
 
 async def read_pieces(body: Pieces, pool: Executor) -> AsyncIterator[bytes]:

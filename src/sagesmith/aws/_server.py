@@ -95,8 +95,12 @@ class HttpServer:
             server.close()
         for connection in list(self.connections):
             connection.close_soon()
-        ends = self._loop.time() + grace_s if self._servers else 0.0
-        while self.connections and self._loop.time() < ends:
+        now = self._loop.time() if self._servers else float("inf")
+        # A client that holds an idle connection does not read, so that it will not say goodbye as TLS demands.
+        answered = now + min(_GOODBYE_S, grace_s)
+        while self.connections and self._loop.time() < answered:
+            if not all(connection.is_idle() for connection in self.connections):
+                answered = min(self._loop.time() + _GOODBYE_S, now + grace_s)
             await asyncio.sleep(0.01)
         for connection in list(self.connections):
             connection.abort()

@@ -161,7 +161,7 @@ class Verifier:
         payload = declared or sha256
         if payload is None:
             raise AwsError("InvalidRequest", "Missing required header for this request: x-amz-content-sha256")
-        key = self._key(claim.access_key_id, headers.get(b"x-amz-security-token"), s3)
+        key = self.key(claim.access_key_id, headers.get(b"x-amz-security-token"), s3=s3)
         self._check_time(date, claim, s3)
         result = self._compare(claim, key, method, path, canonical_query(query), headers, payload, date, mark)
         if declared is not None and sha256 is not None and declared != sha256:
@@ -197,7 +197,7 @@ class Verifier:
         text = fields.get("X-Amz-Security-Token")
         token = text.encode() if text is not None else headers.get(b"x-amz-security-token")
         s3 = claim.s3
-        key = self._key(claim.access_key_id, token, s3)
+        key = self.key(claim.access_key_id, token, s3=s3)
         signed_at, now = self._time(date, claim, s3), self._clock()
         if now > signed_at + expires:
             raise _refused(s3, "AccessDenied", "Request has expired")
@@ -215,7 +215,7 @@ class Verifier:
         self, method: bytes, target: bytes, headers: Mapping[bytes, bytes], sha256: bytes | None
     ) -> Signed:
         address = PresignedV2(method, target, headers)
-        key = self._key(address.access_key_id, address.session_token, s3=True)
+        key = self.key(address.access_key_id, address.session_token, s3=True)
         if not address.is_signed_with(key.secret_access_key):
             raise _mismatch(s3=True)
         now = self._clock()
@@ -234,7 +234,12 @@ class Verifier:
         self._claims[head] = claim
         return claim
 
-    def _key(self, access_key_id: str, token: bytes | None, s3: bool) -> Key:
+    def key(self, access_key_id: str, token: bytes | None, *, s3: bool) -> Key:
+        """Return the key of that name, if *token* is its session token and it is good now.
+
+        Raises:
+            AwsError: it is not; in S3's words if *s3*.
+        """
         key = self._keys(access_key_id)
         if key is None:
             if s3:

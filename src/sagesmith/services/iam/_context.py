@@ -102,6 +102,15 @@ def _date(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def _s3_signing(call: Call) -> tuple[str, str]:
+    """Return how a request to S3 was signed: where, and with which version."""
+    if call.operation == "PutObject" and call.method == "POST":
+        return "POST", "AWS4-HMAC-SHA256" if "x-amz-algorithm" in call.headers else "AWS"
+    if "authorization" in call.headers:
+        return "REST-HEADER", "AWS4-HMAC-SHA256"
+    return "REST-QUERY-STRING", "AWS" if "AWSAccessKeyId" in call.query else "AWS4-HMAC-SHA256"
+
+
 _OF_CALL: Final[Mapping[str, Callable[[Call], str | None]]] = {
     "aws:requestedregion": lambda call: call.region,
     "aws:currenttime": lambda call: _date(call.time or time.time()),
@@ -110,12 +119,8 @@ _OF_CALL: Final[Mapping[str, Callable[[Call], str | None]]] = {
     "aws:securetransport": lambda call: str(call.endpoint_url.startswith("https:")).lower(),
     "aws:useragent": lambda call: call.headers.get("user-agent"),
     "aws:referer": lambda call: call.headers.get("referer"),
-    "s3:authtype": lambda call: "REST-HEADER" if "authorization" in call.headers else "REST-QUERY-STRING",
-    "s3:signatureversion": lambda call: (
-        "AWS"
-        if "AWSAccessKeyId" in call.query and "authorization" not in call.headers
-        else "AWS4-HMAC-SHA256"
-    ),
+    "s3:authtype": lambda call: _s3_signing(call)[0],
+    "s3:signatureversion": lambda call: _s3_signing(call)[1],
 }
 
 
