@@ -442,6 +442,9 @@ def test_tls(running: Running, tmp_path: Path) -> None:
     client = running.client("s3", endpoint_url=f"https://localhost:{port}")
     client._endpoint.http_session._verify = str(certificate)
     assert client.list_buckets()["Buckets"] == []
+    # The client keeps its connection, does not read, and so is not waited for.
+    assert running.server.connections
+    running.run(asyncio.wait_for(running.server.close(60.0), 10.0))
 
 
 def a_certificate(folder: Path) -> Path:

@@ -34,6 +34,7 @@ RawHandler: TypeAlias = Callable[[HttpRequest], Awaitable[HttpResponse]]
 FAST_LIMIT: Final = 26 * 1024 * 1024
 RAW_LIMIT: Final = 64 * 1024 * 1024
 _HEALTH: Final = b"/_sagesmith/health"
+_GOODBYE_S: Final = 0.1
 BIG_BODY: Final = 1024 * 1024  # its hash takes 0.6 ms: too long for the loop
 
 
@@ -95,13 +96,8 @@ class HttpServer:
             server.close()
         for connection in list(self.connections):
             connection.close_soon()
-        now = self._loop.time() if self._servers else float("inf")
-        # A client that holds an idle connection does not read, so that it will not say goodbye as TLS demands.
-        answered = now + min(_GOODBYE_S, grace_s)
-        while self.connections and self._loop.time() < answered:
-            if not all(connection.is_idle() for connection in self.connections):
-                answered = min(self._loop.time() + _GOODBYE_S, now + grace_s)
-            await asyncio.sleep(0.01)
+        if self._servers:
+            await self._let_end(grace_s)
         for connection in list(self.connections):
             connection.abort()
         await asyncio.sleep(0)
@@ -111,6 +107,19 @@ class HttpServer:
             task.cancel()
         self._api.close()
         self.reading.shutdown(wait=False, cancel_futures=True)
+
+    async def _let_end(self, grace_s: float) -> None:
+        """Wait until every request is answered and every client has said goodbye.
+
+        With TLS a client should, but one that keeps an idle connection does not read; it is not waited for.
+        """
+        began = busy = self._loop.time()
+        while self.connections and (now := self._loop.time()) < began + grace_s:
+            if any(not connection.is_idle() for connection in self.connections):
+                busy = now
+            elif now > busy + _GOODBYE_S:
+                break
+            await asyncio.sleep(0.01)
 
     def _sweep(self) -> None:
         now = self._loop.time()
