@@ -125,7 +125,7 @@ def _handlers(parts: Parts) -> list[object]:
             model=lambda: _sagemaker_model(parts.catalog),
         ),
         sagemaker_runtime.Runtime(parts.gateway),
-        *s3.handlers(parts.objects),
+        *s3.handlers(parts.objects, check_policy=lambda text: iam.check_document(text, "resource")),
         *iam.handlers(parts.identities, parts.authorizer, strict=parts.settings.strict_iam),
         *sts.handlers(parts.identities, parts.authorizer, strict=parts.settings.strict_iam),
         *logs.handlers(parts.logs, parts.resources),
@@ -253,7 +253,13 @@ async def _make_parts(home: Home, settings: Settings, stack: AsyncExitStack) -> 
         gateway=gateway,
         jobs=jobs,
         endpoints=endpoints,
-        authorizer=iam.IamAuthorizer(identities, settings.account_id, settings.strict_iam),
+        authorizer=iam.IamAuthorizer(
+            identities,
+            settings.account_id,
+            settings.strict_iam,
+            bucket_policy=objects.buckets.policy,
+            resource_tags=resources.tags,
+        ),
     )
 
 

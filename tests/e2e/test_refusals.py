@@ -144,6 +144,77 @@ def test_an_explicit_deny_wins(served: Served) -> None:
     assert caught.value.response["Error"]["Code"] == "AccessDenied"
 
 
+def test_bucket_policies_are_heeded(served: Served) -> None:
+    key = _user(served, "guest", {"Effect": "Allow", "Action": "sts:*", "Resource": "*"})
+    owner, guest = served.client("s3"), served.client("s3", keys=key)
+    owner.create_bucket(Bucket="shared")
+    owner.put_object(Bucket="shared", Key="in/k", Body=b"1")
+
+    def refused(call: Any, **parameters: Any) -> str:
+        with pytest.raises(ClientError) as caught:
+            call(Bucket="shared", **parameters)
+        return str(caught.value.response["Error"]["Code"])
+
+    def put(*statements: dict[str, Any]) -> None:
+        owner.put_bucket_policy(
+            Bucket="shared", Policy=json.dumps({"Version": "2012-10-17", "Statement": list(statements)})
+        )
+
+    assert refused(guest.get_object, Key="in/k") == "AccessDenied"
+    arn = f"arn:aws:iam::{served.account}:user/guest"
+    allow = {
+        "Effect": "Allow",
+        "Principal": {"AWS": arn},
+        "Action": "s3:GetObject",
+        "Resource": "arn:aws:s3:::shared/in/*",
+        "Condition": {"IpAddress": {"aws:SourceIp": "127.0.0.0/8"}},
+    }
+    put(allow)
+    assert guest.get_object(Bucket="shared", Key="in/k")["Body"].read() == b"1"
+    assert refused(guest.put_object, Key="in/k", Body=b"2") == "AccessDenied"
+    put({**allow, "Condition": {"IpAddress": {"aws:SourceIp": "10.0.0.0/8"}}})
+    assert refused(guest.get_object, Key="in/k") == "AccessDenied"
+    put(allow, {"Effect": "Deny", "Principal": "*", "Action": "s3:Get*", "Resource": "arn:aws:s3:::shared/*"})
+    assert refused(guest.get_object, Key="in/k") == "AccessDenied"
+    assert refused(owner.get_object, Key="in/k") == "AccessDenied"
+    malformed = {**allow, "Action": "GetObject"}
+    assert refused(owner.put_bucket_policy, Policy=json.dumps({"Statement": malformed})) == "MalformedPolicy"
+    owner.delete_bucket_policy(Bucket="shared")
+    assert owner.get_object(Bucket="shared", Key="in/k")["Body"].read() == b"1"
+
+
+def test_conditions_on_tags_and_addresses(served: Served) -> None:
+    tagged = {"StringEquals": {"aws:ResourceTag/team": "blue"}}
+    near = {"IpAddress": {"aws:SourceIp": "127.0.0.1"}}
+    everything = {"Effect": "Allow", "Resource": "*"}
+    keys = _user(
+        served,
+        "blue",
+        {**everything, "Action": "sagemaker:DescribeEndpointConfig", "Condition": tagged},
+        {**everything, "Action": "sagemaker:List*", "Condition": near},
+        {**everything, "Action": "sagemaker:InvokeEndpoint", "Condition": near},
+        {"Effect": "Deny", "Resource": "*", "Action": "*", "Condition": {"NotIpAddress": near["IpAddress"]}},
+    )
+    sagemaker, blue = served.client("sagemaker"), served.client("sagemaker", keys=keys)
+    image = "683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-xgboost:1.7-1"
+    sagemaker.create_model(
+        ModelName="tagged", ExecutionRoleArn=served.role, PrimaryContainer={"Image": image}
+    )
+    variant = {
+        "VariantName": "v", "ModelName": "tagged", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1
+    }  # fmt: skip
+    for name, team in (("ours", "blue"), ("theirs", "red")):
+        sagemaker.create_endpoint_config(
+            EndpointConfigName=name, ProductionVariants=[variant], Tags=[{"Key": "team", "Value": team}]
+        )
+    blue.list_models()
+    assert blue.describe_endpoint_config(EndpointConfigName="ours")["EndpointConfigName"] == "ours"
+    with pytest.raises(ClientError, match="not authorized to perform: sagemaker:DescribeEndpointConfig"):
+        blue.describe_endpoint_config(EndpointConfigName="theirs")
+    with pytest.raises(ClientError, match="Endpoint nowhere"):
+        served.client("sagemaker-runtime", keys=keys).invoke_endpoint(EndpointName="nowhere", Body=b"1")
+
+
 def test_invocations_are_authorized(served: Served) -> None:
     key = _user(served, "no-invoker", {"Effect": "Allow", "Action": "sagemaker:List*", "Resource": "*"})
     with pytest.raises(ClientError) as caught:

@@ -416,7 +416,7 @@ def test_s3_operations_are_these_actions(
 
 def test_a_copy_needs_its_source_too(account: Account) -> None:
     key = account.user("copier", policy("s3:PutObject"))
-    request = {"Bucket": "b", "Key": "k", "CopySource": "other/a%20b"}
+    request = {"Bucket": "b", "Key": "k", "CopySource": "other/a b"}
     with pytest.raises(AwsError, match='s3:GetObject on resource: "arn:aws:s3:::other/a b"'):
         account.authorizer(call_of(account, key, "s3", "CopyObject"), request)
 
@@ -451,19 +451,70 @@ def test_bucket_policies_give_and_take(account: Account) -> None:
     authorizer(administrator, request)
 
 
+def test_a_copy_heeds_the_policies_of_both_buckets(account: Account) -> None:
+    key = account.user("both", policy("s3:PutObject", "arn:aws:s3:::to/*"))
+    policies: dict[str, str] = {}
+    authorizer = IamAuthorizer(account.identities, ACCOUNT, bucket_policy=policies.get)
+    call = call_of(account, key, "s3", "CopyObject")
+    request = {"Bucket": "to", "Key": "k", "CopySource": "from/a%20b"}
+    with pytest.raises(AwsError, match="s3:GetObject"):
+        authorizer(call, request)
+    policies["from"] = policy("s3:GetObject", "arn:aws:s3:::from/a%20b", Principal={"AWS": key.caller_arn})
+    authorizer(call, request)
+    policies["to"] = policy("s3:*", "arn:aws:s3:::to/*", effect="Deny", Principal="*")
+    with pytest.raises(AwsError, match="explicit deny"):
+        authorizer(call, request)
+    administrator = call_of(account, account.administrator, "s3", "CopyObject")
+    policies["from"] = policies.pop("to").replace(":to/", ":from/")
+    with pytest.raises(AwsError, match="explicit deny"):
+        authorizer(administrator, request)
+
+
+class Invocation:
+    """A signed request on the fast way."""
+
+    def __init__(self, caller: Caller, source_ip: str = "") -> None:
+        self.caller = caller
+        self.source_ip = source_ip
+        self.looked_at = 0
+
+    def call(self, service: str, operation: str, time: float) -> Call:
+        self.looked_at += 1
+        return Call(
+            service, operation, "us-east-1", ACCOUNT, self.caller, "r", time, source_ip=self.source_ip
+        )
+
+
 def test_invocations_are_decided_once(account: Account) -> None:
     key = account.user("invoker", policy("sagemaker:InvokeEndpoint", "arn:aws:sagemaker:*:*:endpoint/mine"))
     caller = Caller(ACCOUNT, key.caller_arn, key.user_id, key.access_key_id)
     arn = f"arn:aws:sagemaker:us-east-1:{ACCOUNT}:endpoint/"
-    account.authorizer.authorize_resource(caller, "sagemaker:InvokeEndpoint", arn + "mine")
-    account.authorizer.authorize_resource(caller, "sagemaker:InvokeEndpoint", arn + "mine")
+    request = Invocation(caller)
+    account.authorizer.authorize_resource(caller, "sagemaker:InvokeEndpoint", arn + "mine", request)
+    account.authorizer.authorize_resource(caller, "sagemaker:InvokeEndpoint", arn + "mine", request)
+    assert request.looked_at == 1
     with pytest.raises(AwsError, match="endpoint/yours"):
-        account.authorizer.authorize_resource(caller, "sagemaker:InvokeEndpoint", arn + "yours")
+        account.authorizer.authorize_resource(caller, "sagemaker:InvokeEndpoint", arn + "yours", request)
     account.identities.change_principal(
         "user", "invoker", lambda user: user.__class__(**_without_policies(user))
     )
     with pytest.raises(AwsError):
-        account.authorizer.authorize_resource(caller, "sagemaker:InvokeEndpoint", arn + "mine")
+        account.authorizer.authorize_resource(caller, "sagemaker:InvokeEndpoint", arn + "mine", request)
+
+
+def test_invocations_may_depend_on_the_request(account: Account) -> None:
+    near = {"IpAddress": {"aws:SourceIp": "10.0.0.0/8"}}
+    key = account.user("near", policy("sagemaker:InvokeEndpoint", Condition=near))
+    caller = Caller(ACCOUNT, key.caller_arn, key.user_id, key.access_key_id)
+    arn = f"arn:aws:sagemaker:us-east-1:{ACCOUNT}:endpoint/mine"
+    for _ in range(2):
+        account.authorizer.authorize_resource(
+            caller, "sagemaker:InvokeEndpoint", arn, Invocation(caller, "10.1.2.3")
+        )
+        with pytest.raises(AwsError, match="not authorized"):
+            account.authorizer.authorize_resource(
+                caller, "sagemaker:InvokeEndpoint", arn, Invocation(caller, "11.1.2.3")
+            )
 
 
 def _without_policies(user: Any) -> dict[str, Any]:

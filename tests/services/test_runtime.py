@@ -47,6 +47,9 @@ class FakeExchange:
     def reply(self, status: int, header_block: bytes, body: bytes) -> None:
         self.answer.set_result((status, header_block, body))
 
+    def call(self, service: str, operation: str, time: float) -> Call:
+        return Call(service, operation, self.region, self.caller.account, self.caller, "request-1", time)
+
     def fail(self, error: AwsError) -> None:
         self.answer.set_exception(error)
 
@@ -70,7 +73,7 @@ class Runner:
         return await asyncio.wait_for(exchange.answer, 5)
 
 
-def authorize(caller: Caller, action: str, resource: str) -> None:
+def authorize(caller: Caller, action: str, resource: str, request: Any) -> None:
     assert action == "sagemaker:InvokeEndpoint"
     assert resource.startswith("arn:aws:sagemaker:us-east-1:123456789012:endpoint/")
     if caller is MALLORY:

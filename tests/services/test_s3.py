@@ -127,13 +127,15 @@ def test_settings_are_told_as_they_were_given(s3: Any) -> None:
     s3.delete_bucket_tagging(Bucket="bucket")
     with refused("NoSuchTagSet"):
         s3.get_bucket_tagging(Bucket="bucket")
-    policy = '{"Version": "2012-10-17", "Statement": [{"Effect": "Allow"}]}'
+    policy = '{"Statement": [{"Effect": "Allow", "Resource": "arn:aws:s3:::buck*/x"}]}'
     with refused("NoSuchBucketPolicy"):
         s3.get_bucket_policy(Bucket="bucket")
     s3.put_bucket_policy(Bucket="bucket", Policy=policy)
     assert s3.get_bucket_policy(Bucket="bucket")["Policy"] == policy
     with refused("MalformedPolicy"):
         s3.put_bucket_policy(Bucket="bucket", Policy="{")
+    with refused("MalformedPolicy"):
+        s3.put_bucket_policy(Bucket="bucket", Policy=policy.replace("buck*", "other"))
     block = s3.get_public_access_block(Bucket="bucket")["PublicAccessBlockConfiguration"]
     assert set(block.values()) == {True}
     s3.delete_public_access_block(Bucket="bucket")

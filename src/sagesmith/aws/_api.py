@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sagesmith.aws._bodies import BodyPipe, StreamedBody, collected
-from sagesmith.aws._exchange import NOBODY, Exchange, LastValues, TextHeaders, internal_failure
+from sagesmith.aws._exchange import NOBODY, Exchange, internal_failure
 from sagesmith.aws._json import WrongTypeError
 from sagesmith.aws._model import Catalog, ServiceModel
 from sagesmith.aws._patterns import PatternTimeoutError
@@ -288,26 +288,12 @@ class Api:
         pool.submit(lambda: loop.call_soon_threadsafe(self._send, exchange, work()))
 
     def _call(self, exchange: Exchange, entry: Entry) -> Call:
-        target = exchange.target
-        host = exchange.headers.get(b"host", b"")
-        query: Mapping[str, str] = {}
-        path = target
-        if b"?" in target:
-            path = target.partition(b"?")[0]
-            query = LastValues(target)
-        return Call(
-            service=entry.service.name,
-            operation=entry.operation.name,
-            region=exchange.region or self._default_region,
+        return exchange.call(
+            entry.service.name,
+            entry.operation.name,
+            self._clock(),
+            region=self._default_region,
             account=self._account_id,
-            caller=exchange.caller,
-            request_id=exchange.request_id,
-            time=self._clock(),
-            method=exchange.method.decode("latin-1"),
-            path=path.decode("latin-1"),
-            query=query,
-            headers=TextHeaders(exchange.headers),
-            endpoint_url=f"{'https' if exchange.secure else 'http'}://{host.decode('latin-1')}",
         )
 
     def read(self, entry: Entry, request: Request) -> dict[str, Any]:

@@ -97,6 +97,7 @@ class Connection(asyncio.Protocol):
         "_loop",
         "_parser",
         "_paused",
+        "_peer",
         "_pending",
         "_piece",
         "_sender",
@@ -114,6 +115,7 @@ class Connection(asyncio.Protocol):
         self._loop = loop
         self._parser = httptools.HttpRequestParser(self)
         self._transport: Any = None
+        self._peer: Any = None
         self._current: Exchange | None = None
         self._active: Exchange | None = None
         self._pending: deque[Exchange] = deque()
@@ -127,11 +129,18 @@ class Connection(asyncio.Protocol):
         self.date = server.date
         self.write: Callable[[bytes], None] = lambda _data: None
 
+    @property
+    def source_ip(self) -> str:
+        """The client's address, "" on a Unix socket."""
+        peer = self._peer
+        return peer[0].removeprefix("::ffff:").partition("%")[0] if isinstance(peer, tuple) else ""
+
     # asyncio.Protocol
 
     def connection_made(self, transport: Any) -> None:
         """Remember the transport; the client has `head_s` to say something."""
         self._transport = transport
+        self._peer = transport.get_extra_info("peername")
         self.write = transport.write
         self.deadline = self._loop.time() + self._server.limits.head_s
         self._server.connections.add(self)

@@ -17,7 +17,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import parse_qsl
 
-from sagesmith.aws.call import Caller
+from sagesmith.aws.call import Call, Caller
 from sagesmith.errors import AwsError
 
 if TYPE_CHECKING:
@@ -183,6 +183,32 @@ class Exchange:
     def closed(self) -> bool:
         """Whether the client has gone: an answer would reach nobody."""
         return self._connection is None or self._connection.closed
+
+    @property
+    def source_ip(self) -> str:
+        """The address that the client's connection comes from, "" if it has none or is gone."""
+        return self._connection.source_ip if self._connection is not None else ""
+
+    def call(self, service: str, operation: str, time: float, region: str = "", account: str = "") -> Call:
+        """Return the request as handlers and authorizers see it; *region* and *account* if it says none."""
+        headers = self.headers
+        path, mark, _ = self.target.partition(b"?")
+        host = headers.get(b"host", b"").decode("latin-1")
+        return Call(
+            service=service,
+            operation=operation,
+            region=self.region or region,
+            account=account or self.caller.account,
+            caller=self.caller,
+            request_id=self.request_id,
+            time=time,
+            method=self.method.decode("latin-1"),
+            path=path.decode("latin-1"),
+            query=LastValues(self.target) if mark else {},
+            headers=TextHeaders(headers),
+            endpoint_url=f"https://{host}" if self.secure else f"http://{host}",
+            source_ip=self.source_ip,
+        )
 
     def reply(self, status: int, header_block: bytes, body: bytes) -> None:
         """Answer; on the loop, once. The request id, the date and the length are added."""

@@ -114,7 +114,8 @@ class Call:
     """One authenticated request on its way to a handler.
 
     `headers` has lower-case names. `response_headers` is for what no model member carries.
-    `endpoint_url` is the address under which the client reached the server (`https://127.0.0.1:8777`).
+    `endpoint_url` is the address under which the client reached the server (`https://127.0.0.1:8777`),
+    `source_ip` where its connection comes from.
     """
 
     service: str

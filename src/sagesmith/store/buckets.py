@@ -134,6 +134,15 @@ class Buckets:
             return None
         return decode(row[0])
 
+    def policy(self, name: str) -> str | None:
+        """Return a bucket's policy (JSON text), None if there is none or no such bucket."""
+        with self._database.read() as connection:
+            row = connection.row(
+                "select document from bucket_settings where bucket = :name and kind = 'policy'",
+                {"name": name},
+            )
+        return decode(row[0]).get("Policy") if row is not None else None
+
     def set(self, name: str, kind: str, document: Mapping[str, Any]) -> None:
         """Store a setting's document; an empty one marks it as removed.
 

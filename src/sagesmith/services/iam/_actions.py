@@ -11,11 +11,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, Final, TypeAlias
-from urllib.parse import unquote
 
 from sagesmith.arns import Arn, partition_of
 
-__all__ = ["SAGEMAKER_FAMILY", "Check", "Place", "checks", "roles_passed"]
+__all__ = ["SAGEMAKER_FAMILY", "Check", "Place", "bucket_of_arn", "buckets_of", "checks", "roles_passed"]
 
 Check: TypeAlias = tuple[str, str]
 """An action and a resource ARN (or ``*``) that must be allowed."""
@@ -301,15 +300,26 @@ def _s3(operation: str, request: Document, place: Place) -> Iterator[Check]:
         yield _ON_BUCKET.get(operation, f"s3:{operation}"), place.arn("s3", bucket)
 
 
+def buckets_of(request: Document) -> Iterator[str]:
+    """Yield the buckets that a request to S3 names: its own, and the one it copies from."""
+    bucket, source = request.get("Bucket"), request.get("CopySource")
+    if isinstance(bucket, str):
+        yield bucket
+    if isinstance(source, str):
+        yield source.removeprefix("/").partition("/")[0]
+
+
+def bucket_of_arn(resource: str) -> str:
+    """Return the bucket that the ARN of a bucket or of an object names."""
+    return resource.partition(":::")[2].partition("/")[0]
+
+
 def _beside(request: Document, resource: str, place: Place) -> Iterator[Check]:
     """Yield what a request on an object asks for besides: its source, its tags, its access list."""
     source = request.get("CopySource")
     if isinstance(source, str):
-        path, _, version = source.lstrip("/").partition("?versionId=")
-        yield (
-            "s3:GetObjectVersion" if version else "s3:GetObject",
-            place.arn("s3", unquote(path)),
-        )
+        path, _, version = source.removeprefix("/").partition("?versionId=")
+        yield "s3:GetObjectVersion" if version else "s3:GetObject", place.arn("s3", path)
     if request.get("Tagging") and isinstance(request["Tagging"], str):
         yield "s3:PutObjectTagging", resource
     if request.get("ACL"):

@@ -7,13 +7,14 @@ a dictionary look-up.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from sagesmith.arns import Arn
 from sagesmith.aws.call import Call, Caller
 from sagesmith.errors import AwsError, access_denied, validation_error
-from sagesmith.services.iam._actions import Place, checks, roles_passed
+from sagesmith.services.iam._actions import Place, bucket_of_arn, buckets_of, checks, roles_passed
 from sagesmith.services.iam._context import Context, caller_keys
 from sagesmith.services.iam._documents import Policy, parse_policy
 from sagesmith.services.iam._evaluate import Decision, Grants, Outcome, PolicySet, Requester
@@ -21,7 +22,7 @@ from sagesmith.services.iam._managed import managed_policy_document
 from sagesmith.store.identities import Identities
 from sagesmith.store.principals import AccessKey, Principal
 
-__all__ = ["BucketPolicy", "IamAuthorizer", "ResourceTags"]
+__all__ = ["BucketPolicy", "IamAuthorizer", "ResourceTags", "SignedRequest"]
 
 BucketPolicy: TypeAlias = Callable[[str], str | None]
 """Returns the policy (JSON text) of the bucket of that name, None if there is no policy or no such bucket.
@@ -42,6 +43,14 @@ _QUERY_SERVICES: Final = frozenset(("s3", "iam", "sts", "cloudwatch"))
 
 _REMEMBERED: Final = 10_000
 """How many keys, and how many decisions for each, are kept before starting anew."""
+
+
+class SignedRequest(Protocol):
+    """A request whose signature was verified, not yet made into a `Call`."""
+
+    def call(self, service: str, operation: str, time: float) -> Call:
+        """Return it as a call."""
+        ...
 
 
 class _Access:
@@ -101,22 +110,25 @@ class IamAuthorizer:
         self._identities.note_use(caller.access_key_id, call.time, service, call.region)
         if service == "sts" and call.operation in _ALWAYS:
             return
-        bucket_policy = None
+        policies: Mapping[str, PolicySet] = {}
         if service == "s3" and not (access.everything and call.operation in _ABOUT_BUCKET_POLICY):
-            bucket_policy = self._policy_of_bucket(request)
-        if not access.everything or bucket_policy is not None:
+            policies = self._policies_of_buckets(request)
+        if not access.everything or policies:
             place = Place(call.region, self._account, caller.arn, self._declared)
             for action, resource in checks(service, call.operation, request, place):
-                self._check(access, action, resource, call, request, bucket_policy)
+                policy = policies.get(bucket_of_arn(resource)) if policies else None
+                self._check(access, action, resource, call, request, policy)
         if service == "sagemaker" and call.operation.startswith(("Create", "Update", "Start")):
             for role in roles_passed(request):
                 self._check_passing(access, role, call)
 
-    def authorize_resource(self, caller: Caller, action: str, resource_arn: str) -> None:
+    def authorize_resource(
+        self, caller: Caller, action: str, resource_arn: str, request: SignedRequest
+    ) -> None:
         """Return if *caller* may do *action* on *resource_arn*, else raise `AccessDeniedException`.
 
-        For the invocation path: once allowed, one dictionary look-up. Only what depends on the caller and on
-        the ARN counts, so conditions on anything else of the request find their key absent.
+        For the invocation path: once allowed, one dictionary look-up, unless a condition asks for more than the
+        caller. *request* is looked at only then.
         """
         access = self._access.get(caller.access_key_id)
         if (
@@ -126,10 +138,9 @@ class IamAuthorizer:
         ):
             return
         access = self._find(caller)
-        region = resource_arn.split(":", 4)[3] if resource_arn.startswith("arn:") else ""
-        values = {**access.values, "aws:requestedregion": (region,)}
-        context = Context(values, resource_tags=self._tags_of(resource_arn))
-        self._decide(access, action, resource_arn, context, "sagemaker-runtime", None)
+        call = request.call("sagemaker-runtime", action.partition(":")[2], time.time())
+        context = Context(access.values, call, resource_tags=self._tags_of(resource_arn))
+        self._decide(access, action, resource_arn, context, call.service, None)
 
     # Assuming roles
 
@@ -249,13 +260,18 @@ class IamAuthorizer:
                 found.append(parse_policy(policy.document, source_id=arn, source_type="user-managed"))
         return found
 
-    def _policy_of_bucket(self, request: Mapping[str, Any]) -> PolicySet | None:
-        bucket = request.get("Bucket")
-        if self._bucket_policy is None or not isinstance(bucket, str):
-            return None
-        text = self._bucket_policy(bucket)
-        if text is None:
-            return None
+    def _policies_of_buckets(self, request: Mapping[str, Any]) -> Mapping[str, PolicySet]:
+        """Return the policies of the buckets that a request to S3 names, if they have some."""
+        if self._bucket_policy is None:
+            return {}
+        found = {}
+        for bucket in buckets_of(request):
+            text = self._bucket_policy(bucket)
+            if text is not None:
+                found[bucket] = self._compiled(bucket, text)
+        return found
+
+    def _compiled(self, bucket: str, text: str) -> PolicySet:
         known = self._bucket_policies.get(bucket)
         if known is not None and known[0] == text:
             return known[1]

@@ -11,12 +11,23 @@ from sagesmith.services.s3._buckets import Buckets
 from sagesmith.services.s3._listing import Listings
 from sagesmith.services.s3._multipart import Multipart
 from sagesmith.services.s3._objects import Objects
-from sagesmith.services.s3._settings import BucketSettings
+from sagesmith.services.s3._settings import BucketSettings, CheckPolicy
 from sagesmith.store.objects import ObjectStore
 
-__all__ = ["BucketSettings", "Buckets", "Listings", "Multipart", "Objects", "handlers"]
+__all__ = ["BucketSettings", "Buckets", "CheckPolicy", "Listings", "Multipart", "Objects", "handlers"]
 
 
-def handlers(store: ObjectStore) -> tuple[object, ...]:
-    """Return every handler of the service over *store*."""
-    return Buckets(store), BucketSettings(store), Objects(store), Listings(store), Multipart(store)
+def handlers(store: ObjectStore, *, check_policy: CheckPolicy | None = None) -> tuple[object, ...]:
+    """Return every handler of the service over *store*.
+
+    Args:
+        store: the objects and buckets.
+        check_policy: raises `AwsError` for a text that is no resource policy; None takes all JSON for one.
+    """
+    return (
+        Buckets(store),
+        BucketSettings(store, check_policy),
+        Objects(store),
+        Listings(store),
+        Multipart(store),
+    )

@@ -8,16 +8,20 @@ believe in: versions are not kept, so versioning cannot be enabled.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from fnmatch import fnmatchcase
+from typing import Any, Final, TypeAlias
 
 from sagesmith.aws.call import Call, operation
 from sagesmith.errors import AwsError
 from sagesmith.services.s3._common import check_owner, owner_document, refuse_what_is_not_kept, tags_of
 from sagesmith.store.objects import ObjectStore
 
-__all__ = ["BucketSettings"]
+__all__ = ["BucketSettings", "CheckPolicy"]
+
+CheckPolicy: TypeAlias = Callable[[str], None]
+"""Raises `AwsError` for a text that is no resource policy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +136,9 @@ class BucketSettings:
 
     service = "s3"
 
-    def __init__(self, store: ObjectStore) -> None:
+    def __init__(self, store: ObjectStore, check_policy: CheckPolicy | None = None) -> None:
         self._store = store
+        self._check_policy = check_policy
 
     # ---- policy -------------------------------------------------------------------------------------
 
@@ -145,15 +150,10 @@ class BucketSettings:
 
     @operation("PutBucketPolicy")
     def put_bucket_policy(self, call: Call, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Keep a bucket's policy."""
+        """Keep a bucket's policy, which is heeded from the next request on."""
         check_owner(self._store, request)
         text = request["Policy"]
-        try:
-            policy = json.loads(text)
-        except ValueError:
-            policy = None
-        if not isinstance(policy, dict) or not policy.get("Statement"):
-            raise AwsError("MalformedPolicy", "Policies must be valid JSON and the first byte must be '{'")
+        self._check_document(text, request["Bucket"])
         self._store.buckets.set(request["Bucket"], "policy", {"Policy": text})
         return {}
 
@@ -170,6 +170,29 @@ class BucketSettings:
         check_owner(self._store, request)
         self._policy(request["Bucket"])
         return {"PolicyStatus": {"IsPublic": False}}
+
+    def _check_document(self, text: str, bucket: str) -> None:
+        """Check that *text* is a policy, and one for *bucket*.
+
+        Raises:
+            AwsError: `MalformedPolicy`.
+        """
+        try:
+            policy = json.loads(text)
+            if self._check_policy is not None:
+                self._check_policy(text)
+        except (ValueError, RecursionError):
+            policy = None
+        except AwsError as error:
+            raise AwsError("MalformedPolicy", error.message) from error
+        if not isinstance(policy, dict) or not policy.get("Statement"):
+            raise AwsError("MalformedPolicy", "Policies must be valid JSON and the first byte must be '{'")
+        for resource in _resources(policy):
+            if not fnmatchcase(bucket, resource.rpartition(":::")[2].partition("/")[0]):
+                raise AwsError(
+                    "MalformedPolicy",
+                    f"Policy has invalid resource: {resource} is not the bucket {bucket}, nor in it",
+                )
 
     def _policy(self, bucket: str) -> str:
         kept = self._store.buckets.setting(bucket, "policy")
@@ -250,6 +273,15 @@ class BucketSettings:
             raise AwsError("AccessControlListNotSupported", "The bucket does not allow ACLs")
         self._store.buckets.get(request["Bucket"])
         return {}
+
+
+def _resources(policy: Mapping[str, Any]) -> Iterator[str]:
+    """Yield every resource that a policy is about."""
+    statements = policy["Statement"]
+    for statement in statements if isinstance(statements, list) else [statements]:
+        for name in ("Resource", "NotResource"):
+            found = statement.get(name, [])
+            yield from found if isinstance(found, list) else [found]
 
 
 def _add_operations(kind: _Kind) -> None:

@@ -12,7 +12,7 @@ from time import monotonic
 from typing import Final, Protocol, TypeAlias
 from urllib.parse import unquote
 
-from sagesmith.aws.call import Caller
+from sagesmith.aws.call import Call, Caller
 from sagesmith.errors import AwsError
 from sagesmith.hosting.gateway import Gateway, Invocation, request_head
 from sagesmith.services.sagemaker_runtime._limits import (
@@ -25,8 +25,8 @@ from sagesmith.services.sagemaker_runtime._limits import (
 
 __all__ = ["Authorize", "Exchange", "InvokeRoute"]
 
-Authorize: TypeAlias = Callable[[Caller, str, str], None]
-"""Called with (caller, action, resource ARN) for each invocation, on the event loop; raises AwsError."""
+Authorize: TypeAlias = "Callable[[Caller, str, str, Exchange], None]"
+"""Called with (caller, action, resource ARN, request) for each invocation, on the event loop; raises AwsError."""
 
 _TARGET: Final = re.compile(rb"/endpoints/([^/?]+)/invocations(?:\?.*)?")
 _NAME: Final = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9])*")
@@ -59,6 +59,10 @@ class Exchange(Protocol):
     @property
     def region(self) -> str:
         """The region it was signed for."""
+        ...
+
+    def call(self, service: str, operation: str, time: float) -> Call:
+        """Return the request as an authorizer sees it."""
         ...
 
     def reply(self, status: int, header_block: bytes, body: bytes) -> None:
@@ -98,7 +102,7 @@ class InvokeRoute:
         name = self._names.get(exchange.target) or self._name(exchange.target)
         region, headers, body = exchange.region, exchange.headers, exchange.body
         endpoint = self._gateway.endpoint(region, name)
-        self._authorize(exchange.caller, ACTION, endpoint.arn)
+        self._authorize(exchange.caller, ACTION, endpoint.arn, exchange)
         if not _REFUSED.isdisjoint(headers):
             raise refuse(next(member for header, member in REFUSED_HEADERS.items() if header in headers))
         if len(body) > MAX_BODY:
