@@ -96,7 +96,7 @@ class Settings:
     http_port: int = 0
     database_url: str = ""
     strict_iam: bool = False
-    warm_instances: int = 1
+    warm_instances: int = 2
     sandbox: str = "auto"
     default_role: str = "SagesmithExecutionRole"
     max_skew_s: int = 900

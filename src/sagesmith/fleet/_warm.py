@@ -148,7 +148,8 @@ class WarmPool:
 
     async def _fill(self) -> None:
         try:
-            while (kind := self._missing()) is not None:
+            # One after the other: the first is of use sooner.
+            while (kind := self._missing()) is not None and all(slot.ready for slot in self._slots):
                 background = self._busy()
                 if background and not _may_return_from_background():
                     await self._training_ended(_POLITE_S)
@@ -209,6 +210,7 @@ class WarmPool:
         if said:
             slot.ready = True
             self._pause = _BACKOFF_S[0]
+            self.fill()
             return
         _log.warning("a warm process ended while it waited: %s", last_words(slot.folder))
         self._forget(slot)
