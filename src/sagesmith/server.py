@@ -190,8 +190,6 @@ async def _serve(home: Home, settings: Settings) -> None:
         stack.push_async_callback(parts.jobs.close)
         await parts.fleet.sweep([*parts.jobs.instances(), *parts.endpoints.instances()])
         log.info("Sagesmith %s answers at %s (home %s)", __version__, state["url"], home.path)
-        if not parts.fleet.sandboxed:
-            log.warning("Containers run as plain processes: %s", parts.fleet.sandbox_reason)
         await stopped.wait()
         ending = True
         log.info("Ending: instances first, then the server")
