@@ -14,7 +14,7 @@ $(READY): requirements.lock pyproject.toml
 	@echo "Making .venv (once; about a minute)..."
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'
-	@UV_FIND_LINKS="$${PIP_FIND_LINKS:-$$UV_FIND_LINKS}" $(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
+	@UV_FIND_LINKS="$${PIP_FIND_LINKS:-$$UV_FIND_LINKS}" $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $(READY)
 

@@ -1,7 +1,7 @@
 """A process that waits for one job with its libraries loaded: ``python -m sagesmith_toolkit.warm MODULE...``.
 
-It imports the modules, says ``ready`` on file descriptor `SAGESMITH_WARM_FD` (or standard output), then reads
-one line of JSON from standard input, ``{"argv": [...], "env": {...}, "cwd": "..."}`` (`cwd` is optional), and
+It imports the modules, says ``ready`` on file descriptor `SAGESMITH_WARM_FD` (or standard output), or
+``ready uncompiled`` if Python had to compile some of them, then reads one line of JSON from standard input, ``{"argv": [...], "env": {...}, "cwd": "..."}`` (`cwd` is optional), and
 becomes that command: `argv` is ``["python", "-m", MODULE, ...]`` or ``["python", FILE, ...]``, `env` is its whole
 environment. The exit code is the command's. If standard input ends first, so does the process. It takes one
 job and ends with it, so that no job sees what another left.
@@ -42,7 +42,7 @@ def wait_for_job() -> Mapping[str, Any] | None:
     """Say that this process is ready, and return the job, or None if nobody will send one."""
     descriptor = int(os.environ.pop("SAGESMITH_WARM_FD", "1"))
     try:
-        os.write(descriptor, b"ready\n")
+        os.write(descriptor, b"ready uncompiled\n" if _compiled_something() else b"ready\n")
     except BrokenPipeError:
         return None
     if descriptor > 2:
@@ -83,6 +83,16 @@ def run_job(job: Mapping[str, Any]) -> None:
         sys.argv = arguments
         sys.path.insert(0, os.path.dirname(os.path.abspath(arguments[0])))
         runpy.run_path(arguments[0], run_name="__main__")
+
+
+def _compiled_something() -> bool:
+    """Whether a loaded module has no file with its bytecode, so that it will be compiled the next time, too."""
+    specs = (getattr(module, "__spec__", None) for module in list(sys.modules.values()))
+    return any(
+        spec.cached and str(spec.origin).endswith(".py") and not os.path.exists(spec.cached)
+        for spec in specs
+        if spec is not None and spec.has_location
+    )
 
 
 def _apply_start_settings(environ: Mapping[str, str]) -> None:

@@ -12,10 +12,12 @@ import pytest
 SOURCE = str(Path(__file__).parents[2] / "src")
 
 
-def run(tmp_path: Path, line: bytes, *modules: str) -> tuple[subprocess.CompletedProcess[bytes], bytes]:
+def run(
+    tmp_path: Path, line: bytes, *modules: str, **variables: str
+) -> tuple[subprocess.CompletedProcess[bytes], bytes]:
     """Run a warm process that gets *line*; return it and what it said on its descriptor."""
     reader, writer = os.pipe()
-    environ = {"PYTHONPATH": SOURCE, "SAGESMITH_WARM_FD": str(writer), "LEFT": "over"}
+    environ = {"PYTHONPATH": SOURCE, "SAGESMITH_WARM_FD": str(writer), "LEFT": "over", **variables}
     done = subprocess.run(
         [sys.executable, "-m", "sagesmith_toolkit.warm", *modules],
         input=line, env=environ, pass_fds=(writer,), capture_output=True, timeout=30, cwd=tmp_path, check=False,
@@ -85,6 +87,16 @@ def test_an_argv_without_a_command(tmp_path: Path, argv: list[str]) -> None:
     assert b"must be [python, -m, MODULE, ...]" in done.stderr
 
 
+def test_it_says_whether_there_is_bytecode(tmp_path: Path) -> None:
+    (tmp_path / "a_module.py").write_text("")
+    paths = f"{SOURCE}{os.pathsep}{tmp_path}"
+    said = [
+        run(tmp_path, b"", "a_module", PYTHONPATH=paths, PYTHONDONTWRITEBYTECODE=flag)[1]
+        for flag in ("1", "1", "", "1")
+    ]
+    assert said == [b"ready uncompiled\n", b"ready uncompiled\n", b"ready\n", b"ready\n"]
+
+
 def test_what_the_built_in_algorithms_load_beforehand(tmp_path: Path) -> None:
     """Everything a job imports, and not scikit-learn or pandas, which `xgboost` would take along."""
     code = (
@@ -102,8 +114,7 @@ def test_what_the_built_in_algorithms_load_beforehand(tmp_path: Path) -> None:
         "import sklearn.base\n"
     )
     (tmp_path / "rows.csv").write_text("1,2\n3,\n")
-    done, said = run(tmp_path, a_job(tmp_path, code), "sagesmith_algorithms.warm")
-    assert said == b"ready\n"
+    done, _ = run(tmp_path, a_job(tmp_path, code), "sagesmith_algorithms.warm")
     assert done.stderr == b""
     assert done.stdout.decode().splitlines() == ["[]", "[]"]
 

@@ -307,7 +307,12 @@ class WarmProcess:
 
     async def wait_ready(self) -> bool:
         """Wait until it can take a job; False if it ended instead."""
-        return await asyncio.shield(self._ready)
+        return (await asyncio.shield(self._ready)).startswith(b"ready")
+
+    @property
+    def uncompiled(self) -> bool:
+        """True if it is ready, and Python found no bytecode of some modules."""
+        return self._ready.done() and self._ready.result() == b"ready uncompiled\n"
 
     async def wait_ended(self) -> str:
         """Wait until it has ended, and return how and with which last words."""
@@ -345,10 +350,10 @@ class WarmProcess:
             await self._container.wait()
 
 
-async def _heard(descriptor: int) -> bool:
+async def _heard(descriptor: int) -> bytes:
     try:
         await _readable(asyncio.get_running_loop(), descriptor)
-        return os.read(descriptor, 64).startswith(b"ready")
+        return os.read(descriptor, 64)
     finally:
         os.close(descriptor)
 

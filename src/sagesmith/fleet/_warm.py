@@ -17,6 +17,8 @@ import secrets
 import shutil
 import signal
 import socket
+import sys
+import sysconfig
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -35,7 +37,8 @@ __all__ = ["PREFIX", "WarmPool", "WarmSlot"]
 PREFIX: Final = ".warm-"
 _POLITE_S: Final = 10.0
 _BACKOFF_S: Final = (1.0, 60.0)
-_READY = b"ready\n"
+_MESSAGE: Final = 64
+_UNCOMPILED: Final = b"ready uncompiled\n"
 _log = logging.getLogger(__name__)
 
 
@@ -104,6 +107,7 @@ class WarmPool:
         self._again: asyncio.TimerHandle | None = None
         self._look = asyncio.Event()
         self._pause = _BACKOFF_S[0]
+        self._compiling: asyncio.Task[None] | None = None
         self._closed = False
 
     @property
@@ -135,9 +139,10 @@ class WarmPool:
         self._closed = True
         if self._again is not None:
             self._again.cancel()
-        if self._filling is not None:
-            self._filling.cancel()
-            await asyncio.gather(self._filling, return_exceptions=True)
+        tasks = [task for task in (self._filling, self._compiling) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         for slot in self.slots:
             self._forget(slot)
             with contextlib.suppress(OSError):
@@ -199,10 +204,28 @@ class WarmPool:
         self._slots.append(slot)
         asyncio.get_running_loop().add_reader(ours.fileno(), self._heard, slot)
 
+    async def _compile(self, kind: str) -> None:
+        """Import the modules outside of the sandbox, so that Python writes their bytecode: in there it cannot.
+
+        Some installers leave that to the first import. Without bytecode every start takes several times as long.
+        """
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "sagesmith_toolkit.warm", *self._modules[kind]),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        try:
+            set_background([process.pid], on=True)
+            await process.wait()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+
     def _heard(self, slot: WarmSlot) -> None:
         """It became ready, or it ended."""
         try:
-            said = slot.control.recv(len(_READY))
+            said = slot.control.recv(_MESSAGE)
         except BlockingIOError:
             return
         except OSError:
@@ -211,6 +234,8 @@ class WarmPool:
             slot.ready = True
             self._pause = _BACKOFF_S[0]
             self.fill()
+            if said == _UNCOMPILED and self._compiling is None and _may_write_bytecode():
+                self._compiling = asyncio.get_running_loop().create_task(self._compile(slot.kind))
             return
         _log.warning("a warm process ended while it waited: %s", last_words(slot.folder))
         self._forget(slot)
@@ -231,6 +256,10 @@ class WarmPool:
 def warm_memory(slot: WarmSlot) -> int:
     """Return the memory that *slot* takes, in bytes; shared pages are divided among those that share them."""
     return sum(memory_of(pid) for pid in slot.pids)
+
+
+def _may_write_bytecode() -> bool:
+    return not sys.dont_write_bytecode and os.access(sysconfig.get_path("purelib"), os.W_OK)
 
 
 def _may_return_from_background() -> bool:

@@ -144,7 +144,7 @@ async def wait_warm(folder: Path, control: int, modules: Sequence[str]) -> tuple
 async def _report(warm: WarmProcess, writer: asyncio.StreamWriter) -> None:
     """Tell the server when *warm* is ready, and when it has ended."""
     if await warm.wait_ready():
-        writer.write(b"ready\n")
+        writer.write(b"ready uncompiled\n" if warm.uncompiled else b"ready\n")
     print(await warm.wait_ended(), file=sys.stderr, flush=True)
     writer.write_eof()
 
