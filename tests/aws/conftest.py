@@ -47,9 +47,15 @@ class Running:
         fast_routes: Sequence[FastRoute] = (),
         authorize: Callable[[Call, Mapping[str, Any]], None] = allow_all,
         limits: Limits | None = None,
+        inline_reads: bool = True,
     ) -> None:
         self.api = Api(
-            handlers, keys=KEYS.get, authorize=authorize, account_id=ACCOUNT, default_region="us-east-1"
+            handlers,
+            keys=KEYS.get,
+            authorize=authorize,
+            account_id=ACCOUNT,
+            default_region="us-east-1",
+            inline_reads=inline_reads,
         )
         self.api.check()
         self.loop = uvloop.new_event_loop()

@@ -8,6 +8,7 @@ import hashlib
 import http.client
 import io
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -77,6 +78,37 @@ def test_a_handler_in_a_thread_and_one_that_is_awaited(serve: Serve) -> None:
     assert answer["TrainingJobArn"] == "arn:aws:sagemaker:us-east-1:123456789012:training-job/two"
     with pytest.raises(client.exceptions.ResourceInUse, match="It is busy"):
         client.stop_training_job(TrainingJobName="two")
+
+
+class Threads:
+    """Answers with the name of the thread that asks."""
+
+    service = "sagemaker"
+
+    @operation("DescribeModel", inline=True)
+    def describe(self, call: Call, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {"ModelName": threading.current_thread().name}
+
+    @operation("ListModels", inline=lambda request: "NameContains" not in request)
+    def list(self, call: Call, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        if request.get("NameContains") == "refused":
+            raise AwsError("ValidationException", "Not this one.")
+        return {"Models": [], "NextToken": threading.current_thread().name}
+
+
+@pytest.mark.parametrize("inline_reads", [True, False])
+def test_what_is_inline_runs_on_the_loop_where_reads_are_local(serve: Serve, inline_reads: bool) -> None:
+    client = serve(Threads(), inline_reads=inline_reads).client("sagemaker")
+    names = [
+        client.describe_model(ModelName="m")["ModelName"],
+        client.list_models()["NextToken"],
+        client.list_models(NameContains="x")["NextToken"],
+    ]
+    assert [name.startswith("handler") for name in names] == [not inline_reads, not inline_reads, True]
+    with pytest.raises(client.exceptions.ClientError, match="Not this one"):
+        client.list_models(NameContains="refused")
+    with pytest.raises(client.exceptions.ClientError, match="validation error"):
+        client.list_models(MaxResults=1, NameContains="*")
 
 
 def test_validation_gathers_all_faults(serve: Serve) -> None:

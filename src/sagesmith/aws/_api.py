@@ -1,7 +1,7 @@
 """The API: authenticates each request, finds its operation, reads and checks its input, runs the handler.
 
-Handlers that are marked inline run on the event loop, coroutines are awaited on it, all others run in worker
-threads; parsing and writing happen where the handler runs. Bodies of S3 objects stream into their
+Handlers that are marked inline run on the event loop (all, or for some input), coroutines are awaited on it, all
+others run in worker threads; parsing and writing happen where the handler runs. Bodies of S3 objects stream into their
 handler, which for that reason has threads of its own: a slow upload must not keep a job from being described.
 """
 
@@ -38,6 +38,7 @@ from sagesmith.aws.call import (
     Call,
     Caller,
     FileSlice,
+    Inline,
     KeyFinder,
     OperationMark,
     marked_operations,
@@ -59,7 +60,7 @@ _MAX_INFLATED: Final = 8 * 1024 * 1024
 class _Handler:
     mark: OperationMark
     function: Callable[[Call, Mapping[str, Any]], Any]
-    inline: bool
+    inline: Inline
     is_async: bool
 
 
@@ -107,7 +108,7 @@ class Api:
             for mark, function in marked_operations(group):
                 if mark.name in table:
                     raise ValueError(f"two handlers claim {service}:{mark.name}")
-                inline = mark.inline and inline_reads
+                inline = mark.inline if inline_reads else False
                 table[mark.name] = _Handler(mark, function, inline, inspect.iscoroutinefunction(function))
         self._catalog = catalog if catalog is not None else Catalog()
         self._router = Router(self._catalog, self._handlers)
@@ -274,14 +275,35 @@ class Api:
     def _dispatch(self, exchange: Exchange, entry: Entry, request: Request, pool: ThreadPoolExecutor) -> None:
         call = self._call(exchange, entry)
         handler: _Handler | None = entry.handler
-        if handler is None or (handler.inline and request.stream is None):
+        if handler is None or (handler.inline is True and request.stream is None):
             self._send(exchange, self._work(call, entry, request))
         elif handler.is_async:
             self._spawn(self._work_async(exchange, call, entry, request))
         else:
+        elif callable(handler.inline):
+            self._dispatch_by_input(exchange, call, entry, request, handler.inline)
             self._in_thread(exchange, pool, lambda: self._work(call, entry, request))
 
     def _in_thread(self, exchange: Exchange, pool: ThreadPoolExecutor, work: Callable[[], Answer]) -> None:
+    def _dispatch_by_input(
+        self,
+        exchange: Exchange,
+        call: Call,
+        entry: Entry,
+        request: Request,
+        inline: Callable[[Mapping[str, Any]], bool],
+    ) -> None:
+        try:
+            value = self._prepare(call, entry, request)
+            here = inline(value)
+        except Exception as error:
+            self._send(exchange, self._fault(call, entry, error))
+            return
+        if here:
+            self._send(exchange, self._run(call, entry, value))
+        else:
+            self._in_thread(exchange, self._workers, lambda: self._run(call, entry, value))
+
         loop = self._loop
         if loop is None:
             raise RuntimeError("the API was not started")
@@ -326,8 +348,13 @@ class Api:
     def _work(self, call: Call, entry: Entry, request: Request) -> Answer:
         try:
             value = self._prepare(call, entry, request)
-            result = entry.handler.function(call, value)
-            return self._written(call, entry, result)
+        except Exception as error:
+            return self._fault(call, entry, error)
+        return self._run(call, entry, value)
+
+    def _run(self, call: Call, entry: Entry, value: Mapping[str, Any]) -> Answer:
+        try:
+            return self._written(call, entry, entry.handler.function(call, value))
         except Exception as error:
             return self._fault(call, entry, error)
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 from sagesmith.arns import Arn, partition_of
 
@@ -29,6 +29,7 @@ __all__ = [
     "Call",
     "Caller",
     "FileSlice",
+    "Inline",
     "Key",
     "KeyFinder",
     "OperationMark",
@@ -143,12 +144,16 @@ class Call:
         return str(Arn(service or self.service, self.region, self.account, resource, self.partition))
 
 
+Inline: TypeAlias = "bool | Callable[[Mapping[str, Any]], bool]"
+"""Whether an operation runs on the event loop, or a function that says so of its input."""
+
+
 @dataclass(frozen=True, slots=True)
 class OperationMark:
     """What :func:`operation` notes on a handler."""
 
     name: str
-    inline: bool
+    inline: Inline
     record_only: bool
 
 
@@ -156,13 +161,13 @@ _MARK: Final = "__sagesmith_operation__"
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
-def operation(name: str, *, inline: bool = False, record_only: bool = False) -> Callable[[_F], _F]:
+def operation(name: str, *, inline: Inline = False, record_only: bool = False) -> Callable[[_F], _F]:
     """Mark a method as the handler of operation *name* of its class's `service`.
 
     Args:
         name: the operation's name in botocore's model, such as ``DescribeModel``.
-        inline: run on the event loop instead of a worker thread: for reads of a few rows, quicker than a
-            thread switch, on a database that lies on this machine.
+        inline: run on the event loop instead of a worker thread: for reads that an index answers, quicker than
+            a thread switch, on a database that lies on this machine. A function of the input says for which.
         record_only: SageMaker itself only stores what this operation is given.
     """
 

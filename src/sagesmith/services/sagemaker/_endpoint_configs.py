@@ -9,7 +9,7 @@ from sagesmith.aws.call import Call, operation
 from sagesmith.errors import AwsError, validation_error
 from sagesmith.lifecycle.endpoint import Deployment, Variant
 from sagesmith.services.sagemaker._checks import check_unique, not_available, refuse
-from sagesmith.services.sagemaker._engine import Engine
+from sagesmith.services.sagemaker._engine import Engine, is_page
 from sagesmith.services.sagemaker._kinds import ENDPOINT_CONFIG, MODEL
 
 __all__ = ["EndpointConfigHandlers", "new_deployment"]
@@ -66,7 +66,7 @@ class EndpointConfigHandlers:
         """Return the configuration."""
         return self._engine.describe(call, ENDPOINT_CONFIG, request)
 
-    @operation("ListEndpointConfigs")
+    @operation("ListEndpointConfigs", inline=is_page)
     def list_endpoint_configs(self, call: Call, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return a page of configurations."""
         return self._engine.list(call, ENDPOINT_CONFIG, request)

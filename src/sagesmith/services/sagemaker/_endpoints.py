@@ -24,7 +24,7 @@ from sagesmith.lifecycle.endpoint import (
 from sagesmith.lifecycle.records import endpoint_document, endpoint_run
 from sagesmith.services.sagemaker._checks import check_unique, not_available, refuse
 from sagesmith.services.sagemaker._endpoint_configs import MAX_INSTANCES, new_deployment
-from sagesmith.services.sagemaker._engine import Engine
+from sagesmith.services.sagemaker._engine import Engine, is_page
 from sagesmith.services.sagemaker._kinds import ENDPOINT
 from sagesmith.store.resources import Change, Resource
 
@@ -74,7 +74,7 @@ class EndpointHandlers:
         """Return the endpoint."""
         return self._engine.describe(call, ENDPOINT, request)
 
-    @operation("ListEndpoints")
+    @operation("ListEndpoints", inline=is_page)
     def list_endpoints(self, call: Call, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return a page of endpoints."""
         return self._engine.list(call, ENDPOINT, request)

@@ -9,7 +9,7 @@ from sagesmith.aws.call import Call, operation
 from sagesmith.errors import validation_error
 from sagesmith.images import Image
 from sagesmith.services.sagemaker._checks import check_unique, refuse, split_s3_uri
-from sagesmith.services.sagemaker._engine import Engine
+from sagesmith.services.sagemaker._engine import Engine, is_page
 from sagesmith.services.sagemaker._kinds import MODEL
 
 __all__ = ["ModelHandlers"]
@@ -68,7 +68,7 @@ class ModelHandlers:
         """Return the model."""
         return self._engine.describe(call, MODEL, request)
 
-    @operation("ListModels")
+    @operation("ListModels", inline=is_page)
     def list_models(self, call: Call, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return a page of models."""
         return self._engine.list(call, MODEL, request)

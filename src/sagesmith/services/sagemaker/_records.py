@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sagesmith.aws.call import Call, operation
-from sagesmith.services.sagemaker._engine import Engine
+from sagesmith.aws.call import Call, Inline, operation
+from sagesmith.services.sagemaker._engine import Engine, is_page
 from sagesmith.services.sagemaker._kinds import ResourceKind
 from sagesmith.store.resources import Resource
 
@@ -47,13 +47,14 @@ class _Records:
 def record_handlers(engine: Engine, kind: ResourceKind) -> object:
     """Return the handlers of *kind*: of its four or five operations."""
     members: dict[str, Any] = {}
-    for name, method, inline in (
+    operations: tuple[tuple[str, Callable[..., Any], Inline], ...] = (
         (f"Create{kind.noun}", _Records._create, False),
         (f"Describe{kind.noun}", _Records._describe, True),
-        (kind.list_operation, _Records._list, False),
+        (kind.list_operation, _Records._list, is_page),
         (f"Update{kind.noun}", _Records._update, False),
         (f"Delete{kind.noun}", _Records._delete, False),
-    ):
+    )
+    for name, method, inline in operations:
         if kind.updatable or method is not _Records._update:
             members[_snake(name)] = operation(name, inline=inline, record_only=True)(_copy(method))
     made: type[_Records] = type(f"{kind.noun}Handlers", (_Records,), members)

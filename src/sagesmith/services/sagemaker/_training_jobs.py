@@ -11,7 +11,7 @@ from sagesmith.errors import AwsError, resource_in_use, validation_error
 from sagesmith.images import Image
 from sagesmith.lifecycle.records import training_document, training_run
 from sagesmith.lifecycle.training import TERMINAL, Status, StopRequested, step
-from sagesmith.services.sagemaker._engine import Engine
+from sagesmith.services.sagemaker._engine import Engine, is_page
 from sagesmith.services.sagemaker._kinds import TRAINING_JOB
 from sagesmith.services.sagemaker._training_requests import check_training_request, new_training_document
 from sagesmith.store.resources import Change, Resource
@@ -68,7 +68,7 @@ class TrainingJobHandlers:
         """Return the job."""
         return self._engine.describe(call, TRAINING_JOB, request)
 
-    @operation("ListTrainingJobs")
+    @operation("ListTrainingJobs", inline=is_page)
     def list_training_jobs(self, call: Call, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return a page of jobs."""
         return self._engine.list(call, TRAINING_JOB, request)
