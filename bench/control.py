@@ -127,12 +127,16 @@ def real_job(server: Sagesmith) -> str:
 
 def copies(home: Path, template: str, count: int) -> str:
     """Write *count* copies of the row of job *template*; return the name of the one in the middle."""
+    from sagesmith.aws import Catalog
     from sagesmith.config import Home
+    from sagesmith.services.sagemaker import summaries
     from sagesmith.store.database import Database
     from sagesmith.store.resources import Resources
 
     database = Database(f"sqlite:///{Home(home).database}")
-    resources = Resources(database)
+    model = Catalog().get("sagemaker")
+    assert model is not None
+    resources = Resources(database, summarize=summaries(lambda: model))
     found = next(
         row for kind in ("training-job", "TrainingJob") if (row := resources.get(kind, "us-east-1", template))
     )
