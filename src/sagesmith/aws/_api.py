@@ -279,12 +279,11 @@ class Api:
             self._send(exchange, self._work(call, entry, request))
         elif handler.is_async:
             self._spawn(self._work_async(exchange, call, entry, request))
-        else:
         elif callable(handler.inline):
             self._dispatch_by_input(exchange, call, entry, request, handler.inline)
+        else:
             self._in_thread(exchange, pool, lambda: self._work(call, entry, request))
 
-    def _in_thread(self, exchange: Exchange, pool: ThreadPoolExecutor, work: Callable[[], Answer]) -> None:
     def _dispatch_by_input(
         self,
         exchange: Exchange,
@@ -304,6 +303,7 @@ class Api:
         else:
             self._in_thread(exchange, self._workers, lambda: self._run(call, entry, value))
 
+    def _in_thread(self, exchange: Exchange, pool: ThreadPoolExecutor, work: Callable[[], Answer]) -> None:
         loop = self._loop
         if loop is None:
             raise RuntimeError("the API was not started")
