@@ -5,7 +5,7 @@ import re
 import pytest
 
 from sagesmith.errors import AwsError
-from sagesmith.images import resolve
+from sagesmith.images import code_uri, for_serving, for_training, resolve
 
 DIGEST = "sha256:" + "0a" * 32
 
@@ -47,6 +47,47 @@ def test_the_metric_definitions_of_k_means_match_its_log_lines() -> None:
 
 
 @pytest.mark.parametrize(
+    ("tag", "requirement"),
+    [
+        ("0.20.0-cpu-py3", "scikit-learn==1."),
+        ("0.23-1-cpu-py3", "scikit-learn==1."),
+        ("1.4-2-py312", "scikit-learn==1.4.*"),
+        ("1.9-0", "scikit-learn==1.9.*"),
+    ],
+)
+def test_a_framework_image_has_the_environment_of_its_tag(tag: str, requirement: str) -> None:
+    image = resolve(f"683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-scikit-learn:{tag}")
+    assert (image.kind, image.framework, image.runtime) == ("framework", "scikit-learn", "process")
+    assert image.train_command == ("python", "-m", "sagesmith_toolkit", "train")
+    assert image.python is not None
+    assert image.python.requirements[0].startswith(requirement)
+    assert bool(image.python.note) == tag.startswith("0.")
+
+
+def test_the_job_decides_what_the_image_of_xgboost_runs() -> None:
+    image = resolve("683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-xgboost:1.7-1")
+    assert for_training(image, {"num_round": "5"}, ["train"]) is image
+    assert for_serving(image, {"SAGEMAKER_PROGRAM": ""}) is image
+    for script in (
+        for_training(image, {"sagemaker_program": '"train.py"'}, ["train"]),
+        for_training(image, {}, ["train", "code"]),
+        for_serving(image, {"SAGEMAKER_PROGRAM": "inference.py"}),
+    ):
+        assert (script.kind, script.warm) == ("framework", "")
+        assert script.serve_command == ("python", "-m", "sagesmith_toolkit", "serve")
+        assert script.environment == {"SAGESMITH_FRAMEWORK": "xgboost"}
+        assert script.python is not None
+        assert script.python.requirements[0] == "xgboost==1.7.*"
+
+
+def test_where_the_code_is_may_be_json_or_not() -> None:
+    assert code_uri({"sagemaker_submit_directory": '"s3://b/k.tar.gz"'}) == "s3://b/k.tar.gz"
+    assert code_uri({"sagemaker_submit_directory": "s3://b/k.tar.gz"}) == "s3://b/k.tar.gz"
+    assert code_uri({"SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code"}) == ""
+    assert code_uri({}) == ""
+
+
+@pytest.mark.parametrize(
     "uri",
     [
         "xgboost:1",
@@ -74,6 +115,7 @@ def test_everything_else_is_the_users_own_container(uri: str) -> None:
         "123456789012.dkr.ecr.us-east-1.amazonaws.com/../xgboost:1",
         "123.dkr.ecr.us-east-1.amazonaws.com/xgboost:1",
         "683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-xgboost:newest",
+        "683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-scikit-learn:newest",
         "mine@sha256:abc",
         "x" * 10 + ":" + "t" * 129,
     ],
@@ -87,8 +129,8 @@ def test_a_malformed_uri_is_refused_in_the_words_of_aws(uri: str) -> None:
 @pytest.mark.parametrize(
     ("uri", "name"),
     [
-        ("382416733822.dkr.ecr.us-east-1.amazonaws.com/linear-learner:1", "Linear Learner"),
-        ("683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-scikit-learn:1.2-1-cpu-py3", "scikit-learn"),
+        ("382416733822.dkr.ecr.us-east-1.amazonaws.com/seq2seq:1", "Sequence-to-Sequence"),
+        ("763104351884.dkr.ecr.us-east-1.amazonaws.com/tensorflow-training:2.19.0-cpu-py312", "TensorFlow"),
         ("763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.8.0-cpu-py312", "PyTorch"),
     ],
 )

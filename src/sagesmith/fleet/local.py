@@ -93,6 +93,7 @@ class LocalFleet:
         machine: InstanceShape | None = None,
     ) -> None:
         self._folder = home.instances
+        self._images = home.images
         self._settings = settings
         self._machine = machine or machine_shape()
         self._admission = Admission(self._machine)
@@ -296,6 +297,7 @@ class LocalFleet:
             hosts=host_addresses(spec.owner_arn, spec.hosts),
             socket_folder=short_folder(folder / "run"),
             mark=slot.folder.name if slot else spec.instance_id,
+            images=str(self._images),
         )
         _write_private(folder / SPEC, to_json(spec))
         _write_private(folder / NODE, node.to_json())

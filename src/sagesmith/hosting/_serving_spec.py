@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sagesmith.fleet.api import InstanceShape
-from sagesmith.images import Image
+from sagesmith.images import Image, code_uri, for_serving
 from sagesmith.instance.spec import ContainerSpec, Credentials, InstanceSpec, ServerAddress, ServingTask
 
 __all__ = ["instance_spec", "log_group"]
@@ -32,7 +32,9 @@ def instance_spec(
     role: Credentials,
 ) -> InstanceSpec:
     """Return the specification of one instance of *variant*."""
-    is_process = image.runtime == "process"
+    environment = details.get("environment", {})
+    image = for_serving(image, environment)
+    is_process, is_framework = image.runtime == "process", image.kind == "framework"
     return InstanceSpec(
         instance_id=instance_id,
         owner_arn=endpoint_arn,
@@ -50,12 +52,13 @@ def instance_spec(
                 "AWS_REGION": region,
                 "AWS_DEFAULT_REGION": region,
                 "SAGEMAKER_REGION": region,
-                **details.get("environment", {}),
+                **environment,
                 **image.environment,
             },
             network=not details.get("network_isolation", False),
             warm=image.warm,
             hostname=details.get("hostname", ""),
+            python=image.python if is_framework else None,
         ),
         task=ServingTask(
             endpoint_name=endpoint,
@@ -65,6 +68,7 @@ def instance_spec(
             model_data_compression=details.get("model_data_compression", "Gzip"),
             startup_timeout_s=details.get("startup_timeout_s", 240.0),
             workers=shape.vcpus,
+            code_uri=code_uri(environment) if is_framework else "",
         ),
         log_group=log_group(endpoint),
         log_stream=f"{variant}/{instance_id}",

@@ -1,6 +1,27 @@
 """What an image URI means: a built-in algorithm, a framework, or the user's own container."""
 
 from sagesmith.images._catalog import WARM_MODULES, Image, resolve
+from sagesmith.images._environments import (
+    BuildFailed,
+    Built,
+    Environments,
+    PythonEnvironment,
+    Use,
+)
 from sagesmith.images._reference import Reference
+from sagesmith.images._script_mode import code_uri, for_serving, for_training
 
-__all__ = ["WARM_MODULES", "Image", "Reference", "resolve"]
+__all__ = [
+    "WARM_MODULES",
+    "BuildFailed",
+    "Built",
+    "Environments",
+    "Image",
+    "PythonEnvironment",
+    "Reference",
+    "Use",
+    "code_uri",
+    "for_serving",
+    "for_training",
+    "resolve",
+]

@@ -13,10 +13,12 @@ from types import MappingProxyType
 from typing import Final
 
 from sagesmith.errors import validation_error
+from sagesmith.images._environments import PythonEnvironment
+from sagesmith.images._frameworks import FRAMEWORKS, Framework, framework_of
 from sagesmith.images._metrics import KMEANS_METRICS, PCA_METRICS, XGBOOST_METRICS
 from sagesmith.images._reference import Reference
 
-__all__ = ["WARM_MODULES", "Image", "resolve"]
+__all__ = ["TOOLKIT", "WARM_MODULES", "Image", "resolve"]
 
 WARM_MODULES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {"algorithms": ("sagesmith_algorithms.warm",)}
@@ -26,6 +28,9 @@ WARM_MODULES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 A package's ``__main__`` must not be among them: it would not run as a program any more.
 """
 
+TOOLKIT: Final = ("python", "-m", "sagesmith_toolkit")
+"""What a framework's container runs."""
+
 
 @dataclass(frozen=True, slots=True)
 class Image:
@@ -33,7 +38,8 @@ class Image:
 
     `kind` is ``builtin``, ``framework`` or ``user``. `runtime` is ``process`` or ``docker``; the commands are
     empty for Docker, where the image has its own. `warm` names the warm process that can take the work.
-    `metric_definitions` are those that SageMaker adds to a training job by itself, as (name, regex).
+    `metric_definitions` are those that SageMaker adds to a training job by itself, as (name, regex). `framework` and
+    `python` are those of a framework's image, and of a built-in algorithm's that also runs scripts.
     """
 
     uri: str
@@ -47,6 +53,8 @@ class Image:
     serve_command: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     metric_definitions: tuple[tuple[str, str], ...] = ()
+    framework: str = ""
+    python: PythonEnvironment | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +92,6 @@ _OTHER_ALGORITHMS: Final[Mapping[str, str]] = {
 _FRAMEWORKS: Final[tuple[tuple[re.Pattern[str], str], ...]] = tuple(
     (re.compile(pattern), name)
     for pattern, name in (
-        (r"sagemaker-scikit-learn", "scikit-learn"),
         (r"(?:sagemaker-)?pytorch(?:-.+)?", "PyTorch"),
         (r"(?:sagemaker-)?tensorflow(?:-.+)?", "TensorFlow"),
         (r"(?:sagemaker-)?mxnet(?:-.+)?", "MXNet"),
@@ -121,11 +128,15 @@ def resolve(image_uri: str) -> Image:
             f'ECR image "{image_uri}" is the built-in algorithm {_OTHER_ALGORITHMS[name]}, which is not available '
             f"in Sagesmith yet. Available are: {', '.join(sorted(_ALGORITHMS))}."
         )
-    framework = next((label for pattern, label in _FRAMEWORKS if pattern.fullmatch(name)), "")
+    framework = framework_of(name)
     if reference.is_ecr and framework:
+        return _framework(image_uri, reference, framework)
+    label = next((label for pattern, label in _FRAMEWORKS if pattern.fullmatch(name)), "")
+    if reference.is_ecr and label:
         raise validation_error(
-            f'ECR image "{image_uri}" is the framework image of {framework}, which is not available in Sagesmith '
-            f"yet. Available are the built-in algorithms {', '.join(sorted(_ALGORITHMS))}."
+            f'ECR image "{image_uri}" is the framework image of {label}, which is not available in Sagesmith '
+            f"yet. Available are {', '.join(f.label for f in FRAMEWORKS)}, and the built-in algorithms "
+            f"{', '.join(sorted(_ALGORITHMS))}."
         )
     return Image(uri=image_uri, kind="user", repository=name, tag=reference.tag)
 
@@ -138,6 +149,7 @@ def _builtin(uri: str, reference: Reference, algorithm: _Algorithm) -> Image:
             f"a tag there looks like {example!r}."
         )
     command = ("python", "-m", "sagesmith_algorithms")
+    framework = framework_of(reference.repository)
     return Image(
         uri=uri,
         kind="builtin",
@@ -151,4 +163,27 @@ def _builtin(uri: str, reference: Reference, algorithm: _Algorithm) -> Image:
         environment={"SAGESMITH_ALGORITHM": algorithm.name, "SAGESMITH_IMAGE_REPOSITORY": reference.repository,
                      "SAGESMITH_IMAGE_TAG": reference.tag},
         metric_definitions=algorithm.metrics,
+        framework=framework.name if framework else "",
+        python=framework.environment_of(reference.tag) if framework else None,
     )  # fmt: skip
+
+
+def _framework(uri: str, reference: Reference, framework: Framework) -> Image:
+    environment = framework.environment_of(reference.tag)
+    if environment is None:
+        raise validation_error(
+            f'ECR image "{uri}" is invalid: repository {reference.repository} has no tag {reference.tag!r}; '
+            f"a tag there looks like {framework.example!r}."
+        )
+    return Image(
+        uri=uri,
+        kind="framework",
+        repository=reference.repository,
+        tag=reference.tag,
+        runtime="process",
+        train_command=(*TOOLKIT, "train"),
+        serve_command=(*TOOLKIT, "serve"),
+        environment={"SAGESMITH_FRAMEWORK": framework.name},
+        framework=framework.name,
+        python=environment,
+    )

@@ -107,8 +107,8 @@ def put_files(objects: Objects, folder: Path, inside: str, uri: str) -> int:
     return total
 
 
-def unpack(archive: Path, target: Path, uri: str) -> None:
-    """Unpack the model archive that came from *uri* below *target*.
+def unpack(archive: Path, target: Path, uri: str, what: str = "model data") -> None:
+    """Unpack the archive that came from *uri* below *target*; *what* it holds is said in errors.
 
     Raises:
         DataError: it is no gzipped tar, or a member would land or point outside, or is a device.
@@ -117,10 +117,10 @@ def unpack(archive: Path, target: Path, uri: str) -> None:
         with tarfile.open(archive, "r:gz") as tar:
             tar.extractall(target, filter=_only_inside)  # noqa: S202 (that is what the filter is for)
     except tarfile.FilterError as error:
-        raise DataError(f"Failed to extract model data archive from URL {uri!r}: {error}") from error
+        raise DataError(f"Failed to extract {what} archive from URL {uri!r}: {error}") from error
     except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(
-            f"Failed to extract model data archive from URL {uri!r}. Please ensure that the object located at the "
+            f"Failed to extract {what} archive from URL {uri!r}. Please ensure that the object located at the "
             f"URL is a valid tar.gz archive: {error}"
         ) from error
 

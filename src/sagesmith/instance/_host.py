@@ -5,21 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from sagesmith.containers import Container, ContainerError, ContainerPlan, Line, ProcessRuntime
 from sagesmith.containers.process import WarmProcess
-from sagesmith.instance._layout import base_environment
+from sagesmith.containers.processes import die_with_parent
+from sagesmith.images import BuildFailed, Environments, Use
+from sagesmith.instance._layout import base_environment, installer_environment
 from sagesmith.instance._link import Link
 from sagesmith.instance._metrics import MetricScanner
 from sagesmith.instance._objects import Objects
 from sagesmith.instance.node import Node
-from sagesmith.instance.spec import InstanceSpec, Log, Utilization
+from sagesmith.instance.spec import InstanceSpec, Log, Stage, Utilization
 
 __all__ = ["CA_FILE", "Host", "LogShipper", "watch_utilization"]
 
@@ -80,6 +83,8 @@ class Host:
     objects: Objects
     warm: WarmProcess | None = None
     container: Container | None = None
+    python_prefix: str = ""
+    _python_use: Use | None = None
 
     @property
     def sandboxed(self) -> bool:
@@ -100,7 +105,7 @@ class Host:
     ) -> ContainerPlan:
         """Return the container that the spec asks for, with *environment* above the defaults."""
         spec = self.spec
-        ca_file = spec.server.ca_file
+        ca_file = _with_public_roots(spec.server.ca_file)
         visible = CA_FILE if ca_file and self.sandboxed else ca_file
         return ContainerPlan(
             name=spec.instance_id,
@@ -108,6 +113,7 @@ class Host:
             command=(*spec.container.entrypoint, *spec.container.command),
             environment={
                 **base_environment(spec, visible),
+                **(installer_environment(os.environ) if spec.container.python else {}),
                 "SAGESMITH_HOSTS": json.dumps(dict(self.node.hosts)),
                 **environment,
                 **spec.container.environment,
@@ -118,10 +124,42 @@ class Host:
             read_only=read_only,
             files={CA_FILE: Path(ca_file)} if ca_file and self.sandboxed else {},
             folders=folders or {},
-            python_prefix=spec.container.python_prefix,
+            python_prefix=self.python_prefix or spec.container.python_prefix,
             gpus=spec.gpus,
             image=spec.container.image,
         )
+
+    async def prepare_python(self, log: LogShipper, stop: Callable[[], bool]) -> None:
+        """Find or build the environment that the container's Python comes from; *log* hears how that goes on.
+
+        Raises:
+            ContainerError: it cannot be built, or *stop* said to stop building.
+        """
+        wanted = self.spec.container.python
+        if wanted is None:
+            return
+        if wanted.note:
+            log.note(f"WARNING: {wanted.note}")
+        environments = Environments(Path(self.node.images))
+        use = environments.find(wanted)
+        if use is None:
+            loop = asyncio.get_running_loop()
+
+            def say(text: str) -> None:
+                loop.call_soon_threadsafe(log.note, text)
+
+            self.link.send(Stage("DownloadingTrainingImage", "Downloading the training image"))
+            end_with_agent = die_with_parent(
+                os.getpid()
+            )  # or with its thread, which lives as long as the agent
+            try:
+                use = await asyncio.to_thread(
+                    environments.make, wanted, say, stop=stop, before_exec=end_with_agent
+                )
+            except BuildFailed as error:
+                raise ContainerError(str(error)) from error
+        self.python_prefix = use.prefix
+        self._python_use = use
 
     def check(self) -> None:
         """Refuse what cannot be run here, before anything is done for it.
@@ -154,6 +192,12 @@ class Host:
             await warm.discard()
         self.container = await self.runtime.start(plan, output)
         return self.container
+
+
+def _with_public_roots(ca_file: str) -> str:
+    """The file with the public authorities as well as ours, for containers: they also talk to others than us."""
+    bundle = os.path.join(os.path.dirname(ca_file), "bundle.pem")
+    return bundle if ca_file and os.path.exists(bundle) else ca_file
 
 
 async def watch_utilization(host: Host, container: Container) -> None:

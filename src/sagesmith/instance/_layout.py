@@ -5,11 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from sagesmith.instance.spec import ChannelSpec, InstanceSpec, TrainingTask
 
-__all__ = ["base_environment", "lay_out_serving", "lay_out_training"]
+__all__ = ["base_environment", "installer_environment", "lay_out_serving", "lay_out_training"]
+
+
+_INSTALLER: Final = (
+    "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "PIP_DEFAULT_TIMEOUT", "PIP_CERT",
+    "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy",
+)  # fmt: skip
 
 
 def lay_out_training(base: Path, spec: InstanceSpec, task: TrainingTask) -> None:
@@ -70,6 +76,11 @@ def base_environment(spec: InstanceSpec, ca_file: str) -> dict[str, str]:
         if ca_file:
             environment |= {"AWS_CA_BUNDLE": ca_file, "REQUESTS_CA_BUNDLE": ca_file}
     return environment
+
+
+def installer_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return what *environ*, the server's own, says about where packages come from, for containers that install some."""
+    return {name: environ[name] for name in _INSTALLER if name in environ}
 
 
 def _channel(channel: ChannelSpec) -> Mapping[str, Any]:

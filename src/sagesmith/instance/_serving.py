@@ -20,7 +20,7 @@ from sagesmith.instance._host import Host, LogShipper, watch_utilization
 from sagesmith.instance._layout import lay_out_serving
 from sagesmith.instance._objects import DataError, split_uri
 from sagesmith.instance._ping import ping
-from sagesmith.instance._staging import stage
+from sagesmith.instance._staging import fetch_code, stage
 from sagesmith.instance.spec import (
     ChannelSpec,
     Command,
@@ -78,6 +78,12 @@ class Serving:
         if self._ending.is_set():
             return Finished()
         await download
+        prepare = asyncio.create_task(host.prepare_python(self._log, self._ending.is_set))
+        await self._or_ending(prepare)
+        if self._ending.is_set():
+            await asyncio.gather(prepare, return_exceptions=True)
+            return Finished()
+        await prepare
         host.link.send(Stage("Starting", "Starting the model server"))
         self._deadline = time.monotonic() + self._task.startup_timeout_s
         pause = _BACKOFF_S[0]
@@ -166,6 +172,8 @@ class Serving:
     def _download(self) -> None:
         task, host = self._task, self._host
         model = host.folder / "ml" / "model"
+        if task.code_uri:
+            fetch_code(host.objects, task.code_uri, host.folder / "code.tar.gz", host.folder / "ml" / "code")
         if not task.model_data:
             return
         if task.model_data_type == "S3Prefix" and task.model_data_compression != "Gzip":

@@ -19,10 +19,11 @@ from threading import Event
 from typing import Any, Final
 
 from sagesmith.errors import AwsError
+from sagesmith.instance._artifacts import unpack
 from sagesmith.instance._objects import DataError, Objects, split_uri
 from sagesmith.instance.spec import ChannelSpec
 
-__all__ = ["SMALL_CHANNEL_BYTES", "Item", "list_items", "stage"]
+__all__ = ["SMALL_CHANNEL_BYTES", "Item", "fetch_code", "list_items", "stage"]
 
 SMALL_CHANNEL_BYTES: Final = 32 * 1024 * 1024
 _PARALLEL: Final = 8
@@ -74,6 +75,23 @@ def stage(
         for future in done:
             future.result()
     return linked
+
+
+def fetch_code(objects: Objects, uri: str, archive: Path, target: Path) -> None:
+    """Unpack the archive of the user's code at *uri* below *target*; *archive* is where it may lie meanwhile.
+
+    Raises:
+        DataError: it is not there, is no gzipped tar, or would land outside of *target*.
+    """
+    bucket, key = split_uri(uri)
+    if objects.head(bucket, key) is None:
+        raise DataError(f"Could not find the source code at {uri}, which sagemaker_submit_directory names.")
+    objects.get(bucket, key, archive, link=True)
+    target.mkdir(parents=True, exist_ok=True)
+    try:
+        unpack(archive, target, uri, what="source code")
+    finally:
+        archive.unlink()
 
 
 def list_items(objects: Objects, channel: ChannelSpec, hosts: Sequence[str], host: str) -> list[Item]:

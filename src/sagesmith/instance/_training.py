@@ -21,7 +21,7 @@ from sagesmith.instance._host import Host, LogShipper, watch_utilization
 from sagesmith.instance._layout import lay_out_training
 from sagesmith.instance._objects import DataError, split_uri
 from sagesmith.instance._pipes import Pipe
-from sagesmith.instance._staging import stage
+from sagesmith.instance._staging import fetch_code, stage
 from sagesmith.instance.spec import (
     Command,
     Exited,
@@ -79,6 +79,12 @@ class Training:
         link.send(Stage("Downloading", "Downloading input data"))
         lay_out_training(self._base, host.spec, self._task)
         linked = await asyncio.to_thread(self._stage)
+        if self._stopping is None:
+            try:
+                await host.prepare_python(self._log, self._cancelled.is_set)
+            except ContainerError:
+                if not self._cancelled.is_set():
+                    raise
         if self._stopping is not None:
             link.send(Exited(_STOPPED_BEFORE_START, stopped=True))
             return Finished()
@@ -96,6 +102,8 @@ class Training:
         task, host = self._task, self._host
         if task.checkpoint_uri:
             self._download_checkpoints()
+        if task.code_uri:
+            fetch_code(host.objects, task.code_uri, host.folder / "code.tar.gz", self._base / "code")
         target, piped = self._base / "input" / "data", [c for c in task.channels if c.input_mode == "Pipe"]
         for channel in piped:
             self._pipes.append(

@@ -16,13 +16,15 @@ class Node:
     """One place for an instance.
 
     `hosts` are the addresses of the job's hosts; `socket` is a short path of the folder ``run``, since the path
-    of a Unix socket has at most 107 bytes. `mark` is in the environment of all processes of the instance.
+    of a Unix socket has at most 107 bytes. `mark` is in the environment of all processes of the instance. `images`
+    is the folder of the environments that this node's instances share.
     """
 
     sandbox: Sandbox | None
     hosts: Mapping[str, str] = field(default_factory=dict)
     socket_folder: str = ""
     mark: str = ""
+    images: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return what :meth:`from_json` takes."""
@@ -35,6 +37,7 @@ class Node:
             "hosts": dict(self.hosts),
             "socket_folder": self.socket_folder,
             "mark": self.mark,
+            "images": self.images,
         }
 
     @classmethod
@@ -42,5 +45,9 @@ class Node:
         """Return the node that *data* is."""
         sandbox = data["sandbox"]
         return cls(
-            Sandbox(**sandbox) if sandbox else None, data["hosts"], data["socket_folder"], data["mark"]
+            Sandbox(**sandbox) if sandbox else None,
+            data["hosts"],
+            data["socket_folder"],
+            data["mark"],
+            data.get("images", ""),
         )

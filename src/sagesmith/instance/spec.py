@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from types import UnionType
 from typing import Any, ClassVar, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from sagesmith.images import PythonEnvironment
+
 __all__ = [
     "ChannelSpec",
     "Command",
@@ -66,7 +68,8 @@ class ContainerSpec:
     """What runs in the container.
 
     `runtime` is ``process`` or ``docker``. For a process, `command` is the full command line, run with
-    `python_prefix` (a virtual environment) on the path; `warm` names the kind of warm process that can take
+    `python_prefix` (a virtual environment) on the path, or with the environment `python`, which the agent finds or
+    builds where it runs; `warm` names the kind of warm process that can take
     the work instead of a fresh start ("" if none can). For Docker, `image` is the reference and `command` is
     what follows it; `entrypoint` replaces the image's own.
     """
@@ -80,6 +83,7 @@ class ContainerSpec:
     network: bool = True
     warm: str = ""
     hostname: str = ""
+    python: PythonEnvironment | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +106,7 @@ class ChannelSpec:
 class TrainingTask:
     """A training job's part of the spec: channels in, artifacts out, limits.
 
+    `code_uri` is an archive of the user's code, unpacked to /opt/ml/code.
     `output_uri` is ``s3://bucket/prefix/{job}/output`` (artifacts are `model.tar.gz` and `output.tar.gz` below
     it, or plain files below ``model/`` if `compression` is NONE). Times are in seconds.
     """
@@ -117,6 +122,7 @@ class TrainingTask:
     checkpoint_path: str = "/opt/ml/checkpoints"
     metric_definitions: tuple[tuple[str, str], ...] = ()
     stop_grace_s: float = 120.0
+    code_uri: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +130,7 @@ class ServingTask:
     """An endpoint instance's part of the spec.
 
     `model_data` is an S3 URI of a `.tar.gz` or, if `model_data_type` is S3Prefix, of a prefix; "" for none.
+    `code_uri` is an archive of the user's code, unpacked to /opt/ml/code.
     """
 
     kind: ClassVar[str] = "serving"
@@ -135,6 +142,7 @@ class ServingTask:
     startup_timeout_s: float = 240.0
     invocation_timeout_s: float = 60.0
     workers: int = 1
+    code_uri: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from sagesmith.fleet.api import InstanceShape
-from sagesmith.images import Image
+from sagesmith.images import Image, code_uri, for_training
 from sagesmith.instance.spec import (
     ChannelSpec,
     ContainerSpec,
@@ -41,6 +41,11 @@ def instance_spec(
 ) -> InstanceSpec:
     """Return what the instance *instance_id* of the job that *document* describes is told at its start."""
     name, arn = document["TrainingJobName"], document["TrainingJobArn"]
+    image = for_training(
+        image,
+        document.get("HyperParameters") or {},
+        [channel["ChannelName"] for channel in document.get("InputDataConfig") or ()],
+    )
     number = 1 + next(i for i, h in enumerate(run.hosts) if h.instance_id == instance_id)
     return InstanceSpec(
         instance_id=instance_id,
@@ -52,7 +57,7 @@ def instance_spec(
         agent_token="",  # the fleet makes one
         role=role,
         container=_container(document, image, region),
-        task=_task(document),
+        task=_task(document, image),
         log_group=LOG_GROUP,
         log_stream=log_stream(name, run, number),
         host=f"algo-{number}",
@@ -88,10 +93,11 @@ def _container(document: Mapping[str, Any], image: Image, region: str) -> Contai
         },
         network=not document.get("EnableNetworkIsolation", False),
         warm="" if entrypoint or arguments else image.warm,
+        python=image.python if image.kind == "framework" else None,
     )
 
 
-def _task(document: Mapping[str, Any]) -> TrainingTask:
+def _task(document: Mapping[str, Any], image: Image) -> TrainingTask:
     name = document["TrainingJobName"]
     algorithm, output = document["AlgorithmSpecification"], document["OutputDataConfig"]
     checkpoints = document.get("CheckpointConfig") or {}
@@ -106,6 +112,7 @@ def _task(document: Mapping[str, Any]) -> TrainingTask:
         checkpoint_uri=checkpoints.get("S3Uri", ""),
         checkpoint_path=checkpoints.get("LocalPath") or "/opt/ml/checkpoints",
         metric_definitions=tuple((d["Name"], d["Regex"]) for d in definitions),
+        code_uri=code_uri(document.get("HyperParameters") or {}) if image.kind == "framework" else "",
     )
 
 

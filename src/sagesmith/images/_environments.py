@@ -1,0 +1,366 @@
+"""Python environments of frameworks: what each must hold, and the folder in which they are built once and shared.
+
+A :class:`PythonEnvironment` says what is wanted; :class:`Environments` finds or builds it. One folder for each,
+named by its content, so that a change of what is wanted builds a new one. Whoever uses one holds a shared lock
+on it for as long; building and removing need the lock alone. An environment without its mark of completeness was
+interrupted, and is built anew. Where Sagesmith's own environment has all that is wanted, it serves as it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+__all__ = ["BuildFailed", "Built", "Environments", "PythonEnvironment", "Use"]
+
+_FORMAT: Final = 1
+_MARK: Final = "environment.json"
+_LOCK_POLL_S: Final = 0.1
+_LAST_LINES: Final = 12
+_TOOLKIT: Final = "sagesmith_toolkit"
+
+
+class BuildFailed(RuntimeError):
+    """An environment cannot be built; the sentence says what failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class PythonEnvironment:
+    """What an environment must hold.
+
+    `name` is for people, `requirements` are as pip takes them. `modules` are imported once it is built: that shows
+    that it works, and compiles them. `note` is said to every job: what it gets instead of what its tag names.
+    """
+
+    name: str
+    requirements: tuple[str, ...]
+    modules: tuple[str, ...] = ()
+    note: str = ""
+
+    @property
+    def folder_name(self) -> str:
+        """The name of its folder: changes with all that decides what is in it."""
+        parts = json.dumps([_FORMAT, sys.version_info[:2], sys.platform, *self.requirements])
+        return f"{self.name}-{hashlib.sha256(parts.encode()).hexdigest()[:12]}"
+
+
+@dataclass(slots=True)
+class Use:
+    """An environment in use: `prefix` is its folder, or "" for Sagesmith's own. Keep it until nobody needs it."""
+
+    prefix: str
+    _lock: int = -1
+
+    def release(self) -> None:
+        """Let others remove it."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """One environment that is there, for lists."""
+
+    name: str
+    folder: Path
+    requirements: tuple[str, ...]
+    size_bytes: int
+    last_used: float
+    in_use: bool
+
+
+class Environments:
+    """The environments below *folder*. Safe for any number of processes at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def find(self, wanted: PythonEnvironment) -> Use | None:
+        """Return *wanted* if it is there, in use from now on; None if it must be built first."""
+        if own_environment_has(wanted.requirements):
+            return Use("")
+        target = self._folder / wanted.folder_name
+        if not (target / _MARK).exists():
+            return None
+        lock = self._open_lock(wanted)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:  # being removed
+            os.close(lock)
+            return None
+        if not (target / _MARK).exists():
+            os.close(lock)
+            return None
+        os.utime(target / _MARK)
+        _link_toolkit(target)
+        return Use(str(target), lock)
+
+    def make(
+        self,
+        wanted: PythonEnvironment,
+        say: Callable[[str], None],
+        *,
+        stop: Callable[[], bool] = lambda: False,
+        before_exec: Callable[[], None] | None = None,
+    ) -> Use:
+        """Return *wanted*, after building it if need be; *say* gets lines about how it goes on.
+
+        Args:
+            stop: asked now and then; once it is true the building ends.
+            before_exec: called in each process that is started, before its program.
+
+        Raises:
+            BuildFailed: it cannot be built, or was told to stop.
+        """
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        while True:
+            found = self.find(wanted)
+            if found is not None:
+                return found
+            with self._alone(wanted, say, stop) as alone:
+                if alone and not self._is_complete(wanted):
+                    self._build(wanted, say, stop, before_exec)
+
+    def all(self) -> list[Built]:
+        """Return all environments that are there."""
+        built = []
+        for mark in sorted(self._folder.glob(f"*/{_MARK}")):
+            with contextlib.suppress(OSError, ValueError):
+                content = json.loads(mark.read_text("utf-8"))
+                last_used = mark.stat().st_mtime
+                size = sum(entry.stat().st_size for entry in _files(mark.parent))
+                in_use = self._is_in_use(mark.parent.name)
+                requirements = tuple(content["requirements"])
+                built.append(Built(content["name"], mark.parent, requirements, size, last_used, in_use))
+        return built
+
+    def prune(self, *, unused_s: float = 0.0) -> list[str]:
+        """Remove what nobody uses and nobody has used for *unused_s* seconds, and what was never completed."""
+        removed = []
+        folders = [path for path in self._folder.iterdir() if path.is_dir()] if self._folder.is_dir() else []
+        for folder in sorted(folders):
+            mark = folder / _MARK
+            if mark.exists() and time.time() - mark.stat().st_mtime < unused_s:
+                continue
+            with (self._folder / f"{folder.name}.lock").open("a+") as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue
+                mark.unlink(missing_ok=True)
+                shutil.rmtree(folder)
+                removed.append(folder.name)
+        return removed
+
+    # ---- inside ------------------------------------------------------------------------------------------
+
+    def _open_lock(self, wanted: PythonEnvironment) -> int:
+        return os.open(
+            self._folder / f"{wanted.folder_name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+        )
+
+    def _is_complete(self, wanted: PythonEnvironment) -> bool:
+        return (self._folder / wanted.folder_name / _MARK).exists()
+
+    def _is_in_use(self, name: str) -> bool:
+        with (self._folder / f"{name}.lock").open("a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    @contextlib.contextmanager
+    def _alone(
+        self, wanted: PythonEnvironment, say: Callable[[str], None], stop: Callable[[], bool]
+    ) -> Iterator[bool]:
+        """Wait for the lock; give True once it is held, False if somebody else has built *wanted* meanwhile."""
+        lock, told = self._open_lock(wanted), False
+        try:
+            alone = False
+            while not alone and not (told and self._is_complete(wanted)):
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    alone = True
+                    continue
+                except BlockingIOError:
+                    if not told:
+                        say(
+                            f"Waiting for the environment {wanted.name}, which is being built for another job."
+                        )
+                        told = True
+                if stop():
+                    raise BuildFailed(f"told to stop while the environment {wanted.name} was being built")
+                time.sleep(_LOCK_POLL_S)
+            yield alone
+        finally:
+            os.close(lock)
+
+    def _build(
+        self,
+        wanted: PythonEnvironment,
+        say: Callable[[str], None],
+        stop: Callable[[], bool],
+        before_exec: Callable[[], None] | None,
+    ) -> None:
+        began = time.monotonic()
+        target = self._folder / wanted.folder_name
+        say(f"Building the environment {wanted.name} ({', '.join(wanted.requirements)}); this is done once.")
+        if target.exists():
+            shutil.rmtree(target)
+        python = str(target / "bin" / "python")
+        uv = find_uv()
+        if uv:
+            commands = [
+                [uv, "venv", "--quiet", "--python", sys.executable, str(target)],
+                [uv, "pip", "install", "--no-progress", "--python", python, *wanted.requirements],
+            ]
+        else:
+            commands = [
+                [sys.executable, "-m", "venv", str(target)],
+                [
+                    python,
+                    "-m",
+                    "pip",
+                    "install",
+                    "--progress-bar",
+                    "off",
+                    "--no-compile",
+                    *wanted.requirements,
+                ],
+            ]
+        if wanted.modules:
+            commands.append([python, "-c", f"import {', '.join(wanted.modules)}"])
+        variables = installer_variables(os.environ)
+        for command in commands:
+            self._call(command, variables, wanted, say, stop, before_exec)
+        _link_toolkit(target)
+        new = target / f"{_MARK}.new"
+        content = {"name": wanted.name, "requirements": wanted.requirements, "python": sys.version.split()[0]}
+        new.write_text(json.dumps(content), "utf-8")
+        new.rename(target / _MARK)
+        say(f"The environment {wanted.name} is ready after {time.monotonic() - began:.1f} s.")
+
+    def _call(
+        self,
+        command: list[str],
+        variables: Mapping[str, str],
+        wanted: PythonEnvironment,
+        say: Callable[[str], None],
+        stop: Callable[[], bool],
+        before_exec: Callable[[], None] | None,
+    ) -> None:
+        last: list[str] = []
+        with subprocess.Popen(
+            command,
+            env=dict(variables),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            preexec_fn=before_exec,  # noqa: PLW1509 (given only by single-purpose processes)
+        ) as process:
+            for line in process.stdout or ():
+                text = line.rstrip()
+                if text:
+                    say(text)
+                    last = [*last[1 - _LAST_LINES :], text]
+                if stop():
+                    process.kill()
+        if stop():
+            raise BuildFailed(f"told to stop while the environment {wanted.name} was being built")
+        if process.returncode:
+            raise BuildFailed(
+                f"The environment {wanted.name} could not be built: {Path(command[0]).name} ended with exit code "
+                f"{process.returncode}: {' '.join(last)}"
+            )
+
+
+def find_uv() -> str:
+    """Return the program uv: beside this Python, else on the path; "" if there is none."""
+    beside = Path(sys.executable).with_name("uv")
+    return str(beside) if os.access(beside, os.X_OK) else shutil.which("uv") or ""
+
+
+def installer_variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return *environ* with what it says to pip said to uv as well."""
+    variables = {name: value for name, value in environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    for uv, pip in (
+        ("UV_FIND_LINKS", "PIP_FIND_LINKS"),
+        ("UV_DEFAULT_INDEX", "PIP_INDEX_URL"),
+        ("UV_INDEX", "PIP_EXTRA_INDEX_URL"),
+        ("SSL_CERT_FILE", "PIP_CERT"),
+    ):
+        if pip in environ:
+            variables.setdefault(uv, environ[pip])
+    return {**variables, "UV_PYTHON_DOWNLOADS": "never", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+
+
+_REQUIREMENT: Final = re.compile(r"([A-Za-z0-9._-]+?)((?:==|<|>=)[0-9.*]+(?:,(?:<|>=)[0-9.]+)*)?")
+
+
+def own_environment_has(requirements: tuple[str, ...]) -> bool:
+    """Return True if the environment that runs Sagesmith satisfies all *requirements* (``==1.2.*``, ``<2``, ``>=1``)."""
+    for requirement in requirements:
+        match = _REQUIREMENT.fullmatch(requirement)
+        if match is None:
+            return False
+        try:
+            version = importlib.metadata.version(match[1])
+        except importlib.metadata.PackageNotFoundError:
+            return False
+        if not all(_satisfies(version, condition) for condition in (match[2] or "").split(",") if condition):
+            return False
+    return True
+
+
+def _satisfies(version: str, condition: str) -> bool:
+    operator, wanted = re.split(r"(?<=[=<>])(?=\d)", condition, maxsplit=1)
+    if operator == "==":
+        if wanted.endswith(".*"):
+            return f"{version}.".startswith(wanted[:-1])
+        return version == wanted
+    have, limit = _numbers(version), _numbers(wanted)
+    return have < limit if operator == "<" else have >= limit
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version.partition("+")[0])[:3])
+
+
+def _link_toolkit(target: Path) -> None:
+    """Let the environment's Python find the toolkit of this Sagesmith, wherever it is now."""
+    spec = importlib.util.find_spec(_TOOLKIT)
+    folder = next(iter(spec.submodule_search_locations or ()), "") if spec else ""
+    link = next(target.glob("lib/python*/site-packages")) / _TOOLKIT
+    if os.path.islink(link) and os.readlink(link) == folder:
+        return
+    new = link.with_name(f"{_TOOLKIT}.{os.getpid()}.new")
+    new.unlink(missing_ok=True)
+    new.symlink_to(folder)
+    new.rename(link)
+
+
+def _files(folder: Path) -> Iterator[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _files(Path(entry.path))
+            elif entry.is_file(follow_symlinks=False):
+                yield entry

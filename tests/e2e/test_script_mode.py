@@ -1,0 +1,271 @@
+"""Own scripts and own models in the containers of scikit-learn and XGBoost, in plain boto3."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import io
+import json
+import tarfile
+from collections.abc import Mapping
+from textwrap import dedent
+from typing import Any
+
+import numpy as np
+import pytest
+from botocore.exceptions import ClientError, WaiterError
+
+from tests.e2e.flow import Flow, xgboost_image
+from tests.e2e.served import Served
+
+
+def sklearn_image(tag: str = "") -> str:
+    """The image of the scikit-learn that Sagesmith itself has, whose environment is there, or of *tag*."""
+    own = ".".join(importlib.metadata.version("scikit-learn").split(".")[:2])
+    return f"683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-scikit-learn:{tag or own + '-1-cpu-py3'}"
+
+
+def own_xgboost_image() -> str:
+    return xgboost_image(".".join(importlib.metadata.version("xgboost-cpu").split(".")[:2]) + "-1")
+
+
+def archive(files: Mapping[str, str | bytes]) -> bytes:
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w:gz") as tar:
+        for name, content in files.items():
+            data = dedent(content).encode() if isinstance(content, str) else content
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    return sink.getvalue()
+
+
+@pytest.fixture(scope="module")
+def flow(served: Served) -> Flow:
+    flow = Flow(served, "script-mode")
+    flow.upload({"data/train.csv": b"\n".join(b"%f,%f" % tuple(row) for row in points().tolist())})
+    return flow
+
+
+def script(flow: Flow, name: str, files: Mapping[str, str], program: str = "train.py", **more: object) -> Any:
+    """The hyperparameters of a job that runs *program*, as the SDKs write them."""
+    flow.upload({f"{name}/source/sourcedir.tar.gz": archive(files)})
+    named = {
+        "sagemaker_program": program,
+        "sagemaker_submit_directory": f"s3://{flow.bucket}/{name}/source/sourcedir.tar.gz",
+        "sagemaker_job_name": name,
+        "sagemaker_region": "us-east-1",
+        "sagemaker_container_log_level": 20,
+        **more,
+    }
+    return {key: json.dumps(value) for key, value in named.items()}
+
+
+TRAIN = """
+import argparse, os
+import pandas as pd
+from sklearn.externals import joblib
+from sklearn.cluster import KMeans
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--n_clusters", type=int)
+    parser.add_argument("--model-dir", default=os.environ["SM_MODEL_DIR"])
+    parser.add_argument("--train", default=os.environ["SM_CHANNEL_TRAIN"])
+    args = parser.parse_args()
+    data = pd.concat([pd.read_csv(os.path.join(args.train, f), header=None) for f in os.listdir(args.train)])
+    print("rows", len(data))
+    model = KMeans(n_clusters=args.n_clusters, n_init=3, random_state=0).fit(data.values.astype("float32"))
+    joblib.dump(model, os.path.join(args.model_dir, "model.joblib"))
+
+def model_fn(model_dir):
+    return joblib.load(os.path.join(model_dir, "model.joblib"))
+"""
+
+
+def points() -> np.ndarray[Any, Any]:
+    rng = np.random.default_rng(0)
+    return np.concatenate([rng.normal(center, 0.1, (20, 2)) for center in (0, 5, 10)]).astype("float32")
+
+
+def test_a_book_chapters_script_trains_deploys_and_predicts(flow: Flow) -> None:
+    data = points()
+    hyperparameters = script(flow, "book", {"train.py": TRAIN}, n_clusters=3)
+    job = flow.train(
+        "book", image=sklearn_image(), hyperparameters=hyperparameters, channels={"train": "data/"}
+    )
+    lines = flow.log_lines("/aws/sagemaker/TrainingJobs", "book/")
+    assert job["TrainingJobStatus"] == "Completed", (job.get("FailureReason"), lines)
+    assert "rows 60" in lines
+    assert job["HyperParameters"]["n_clusters"] == "3"
+    assert set(flow.artifact(job)) == {"model.joblib"}
+
+    environment = {
+        "SAGEMAKER_PROGRAM": "train.py",
+        "SAGEMAKER_SUBMIT_DIRECTORY": f"s3://{flow.bucket}/book/source/sourcedir.tar.gz",
+        "SAGEMAKER_REGION": "us-east-1",
+        "SAGEMAKER_CONTAINER_LOG_LEVEL": "20",
+    }
+    deploy(flow, "book", sklearn_image(), job["ModelArtifacts"]["S3ModelArtifacts"], environment)
+    try:
+        clusters = predict(flow, "book", data)
+        assert [len(set(clusters[n : n + 20])) for n in (0, 20, 40)] == [1, 1, 1]
+        assert len(set(clusters)) == 3
+        answer = flow.runtime.invoke_endpoint(
+            EndpointName="book", ContentType="text/csv", Accept="text/csv", Body=b"0.1,0.1\n9.9,9.9"
+        )
+        assert answer["Body"].read().split() == [str(clusters[0]).encode(), str(clusters[-1]).encode()]
+        with pytest.raises(ClientError, match="not supported") as caught:
+            flow.runtime.invoke_endpoint(EndpointName="book", ContentType="image/png", Body=b"x")
+        assert caught.value.response["OriginalStatusCode"] == 415  # type: ignore[typeddict-item]
+    finally:
+        flow.delete("book")
+
+
+def test_a_failing_script_says_why_in_the_jobs_description(flow: Flow) -> None:
+    files = {"train.py": "import lib.part\n", "lib/part.py": "raise ValueError('no column named price')\n"}
+    job = flow.train(
+        "fails",
+        image=sklearn_image(),
+        hyperparameters=script(flow, "fails", files),
+        channels={"train": "data/"},
+    )
+    assert job["TrainingJobStatus"] == "Failed"
+    reason = job["FailureReason"]
+    assert reason.startswith("AlgorithmError: ExecuteUserScriptError:\nExitCode 1\nErrorMessage ")
+    assert "ValueError: no column named price" in reason
+    assert "train.py" in reason
+    assert reason.endswith(", exit code: 1")
+
+
+def test_code_that_is_not_there_fails_the_job(flow: Flow) -> None:
+    hyperparameters = script(flow, "gone", {"train.py": ""})
+    hyperparameters["sagemaker_submit_directory"] = json.dumps(f"s3://{flow.bucket}/nothing.tar.gz")
+    job = flow.train(
+        "gone", image=sklearn_image(), hyperparameters=hyperparameters, channels={"train": "data/"}
+    )
+    assert job["FailureReason"].startswith(
+        f"ClientError: Could not find the source code at s3://{flow.bucket}/noth"
+    )
+
+
+def test_code_that_leads_out_of_its_folder_is_refused(flow: Flow) -> None:
+    hyperparameters = script(flow, "escapes", {"../train.py": ""})
+    job = flow.train(
+        "escapes", image=sklearn_image(), hyperparameters=hyperparameters, channels={"train": "data/"}
+    )
+    assert job["FailureReason"].startswith("ClientError: Failed to extract source code archive from URL")
+
+
+def test_a_requirement_that_cannot_be_had_fails_the_job(flow: Flow) -> None:
+    files = {"train.py": "", "requirements.txt": "--no-index\nno-such-package==1\n"}
+    job = flow.train(
+        "wants",
+        image=sklearn_image(),
+        hyperparameters=script(flow, "wants", files),
+        channels={"train": "data/"},
+    )
+    assert job["FailureReason"].startswith("AlgorithmError: InstallRequirementsError:\nExitCode 1")
+    assert "no-such-package==1" in job["FailureReason"]
+
+
+def test_code_in_a_channel_runs_without_a_network(flow: Flow) -> None:
+    code = "import os, socket\nprint(sorted(os.listdir()))\nopen(os.environ['SM_MODEL_DIR'] + '/m', 'w').close()\n"
+    flow.upload({"isolated/sourcedir.tar.gz": archive({"train.py": code})})
+    hyperparameters = {
+        "sagemaker_program": '"train.py"',
+        "sagemaker_submit_directory": '"/opt/ml/input/data/code/sourcedir.tar.gz"',
+    }
+    job = flow.train(
+        "isolated",
+        image=sklearn_image(),
+        hyperparameters=hyperparameters,
+        channels={"code": "isolated/"},
+        EnableNetworkIsolation=True,
+    )
+    assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
+
+
+XGBOOST = """
+import argparse, os
+import numpy as np, xgboost
+parser = argparse.ArgumentParser()
+parser.add_argument("--num_round", type=int)
+args = parser.parse_args()
+data = np.loadtxt(os.environ["SM_CHANNEL_TRAIN"] + "/train.csv", delimiter=",")
+booster = xgboost.train({"max_depth": 2}, xgboost.DMatrix(data[:, 1:], data[:, 0]), args.num_round)
+booster.save_model(os.environ["SM_MODEL_DIR"] + "/xgboost-model")
+"""
+
+
+def test_the_image_of_xgboost_runs_a_script_and_serves_with_its_code(flow: Flow) -> None:
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(50, 3))
+    rows = np.column_stack([x[:, 0] * 2, x])
+    flow.upload({"xgb/train.csv": "\n".join(",".join(map(repr, row)) for row in rows.tolist()).encode()})
+    hyperparameters = script(flow, "xgb", {"train.py": XGBOOST}, num_round=4)
+    job = flow.train(
+        "xgb", image=own_xgboost_image(), hyperparameters=hyperparameters, channels={"train": "xgb/"}
+    )
+    assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
+    inference = """
+    def output_fn(prediction, accept, context):
+        return ",".join("%.6f" % value for value in prediction), "text/csv"
+    """
+    model = archive({**flow.artifact(job), "code/inference.py": inference})
+    flow.upload({"xgb/model.tar.gz": model})
+    environment = {"SAGEMAKER_PROGRAM": "inference.py", "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code"}
+    deploy(flow, "xgb", own_xgboost_image(), f"s3://{flow.bucket}/xgb/model.tar.gz", environment)
+    try:
+        import xgboost
+
+        booster = xgboost.Booster(model_file=bytearray(flow.artifact(job)["xgboost-model"]))
+        answer = flow.runtime.invoke_endpoint(
+            EndpointName="xgb",
+            ContentType="text/csv",
+            Body="\n".join(",".join(map(repr, r)) for r in x[:4].tolist()),
+        )
+        found = [float(text) for text in answer["Body"].read().split(b",")]
+        assert found == pytest.approx(booster.predict(xgboost.DMatrix(x[:4])), abs=1e-5)
+    finally:
+        flow.delete("xgb")
+
+
+def test_a_model_without_model_fn_says_what_is_missing(flow: Flow) -> None:
+    flow.upload({"bare/model.tar.gz": archive({"model.joblib": b""})})
+    with pytest.raises(WaiterError):
+        deploy(flow, "bare", sklearn_image(), f"s3://{flow.bucket}/bare/model.tar.gz", {})
+    try:
+        found = flow.sagemaker.describe_endpoint(EndpointName="bare")
+        assert "did not pass the ping health check" in found["FailureReason"]
+        lines = flow.log_lines("/aws/sagemaker/Endpoints/bare", "AllTraffic")
+        assert any("Please provide a model_fn implementation" in line for line in lines), lines
+    finally:
+        flow.delete("bare")
+
+
+def deploy(flow: Flow, name: str, image: str, model_data: str, environment: Mapping[str, str]) -> None:
+    flow.sagemaker.create_model(
+        ModelName=name,
+        ExecutionRoleArn=flow.served.role,
+        PrimaryContainer={"Image": image, "ModelDataUrl": model_data, "Environment": dict(environment)},
+    )
+    variant = {
+        "VariantName": "AllTraffic",
+        "ModelName": name,
+        "InitialInstanceCount": 1,
+        "InstanceType": "ml.m5.large",
+    }
+    flow.sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
+    flow.sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
+    flow.wait_for_endpoint(name)
+
+
+def predict(flow: Flow, name: str, data: np.ndarray[Any, Any]) -> list[int]:
+    """Invoke with NPY both ways, as the SDK's SKLearnPredictor does."""
+    sink = io.BytesIO()
+    np.save(sink, data)
+    answer = flow.runtime.invoke_endpoint(
+        EndpointName=name, ContentType="application/x-npy", Accept="application/x-npy", Body=sink.getvalue()
+    )
+    found: list[int] = np.load(io.BytesIO(answer["Body"].read())).tolist()
+    return found
