@@ -130,15 +130,18 @@ class Engine:
 
     def describe(self, call: Call, kind: ResourceKind, request: Mapping[str, Any]) -> JsonText:
         """Return the resource that the request names, as Describe shows it."""
-        resource = self.find(call, kind, request[kind.name_member])
-        text = resource.text
-        if (
-            "$" in text and '"$bytes"' in text
-        ):  # as the store writes blobs; a single character is found at once
+        name = request[kind.name_member]
+        found = self.resources.text(kind.arn, call.region, name)
+        if found is None:
+            resource = self.find(call, kind, name)  # it is an ARN, or is not there
+            found = resource.text, resource.created, resource.modified
+        text, created, modified = found
+        # Blobs are stored as {"$bytes": ...}. Looking for one character first is ten times as quick.
+        if "$" in text and '"$bytes"' in text:
             text = JsonText.of(decode(text)).text
-        times = f'"CreationTime":{resource.created!r}'
+        times = f'"CreationTime":{created!r}'
         if "LastModifiedTime" in self.shapes.output(call.operation):
-            times += f',"LastModifiedTime":{resource.modified!r}'
+            times += f',"LastModifiedTime":{modified!r}'
         return JsonText(f"{text[:-1]},{times}}}")
 
     def update(
