@@ -12,6 +12,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from sagesmith import __version__
+from sagesmith.cli._images import images
 from sagesmith.cli._process import NotRunning, follow, running, start_aside, stop, the_running
 from sagesmith.config import Home, Settings, SettingsError
 
@@ -25,6 +26,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(images)
 
 HomeOption = Annotated[
     Path | None,
