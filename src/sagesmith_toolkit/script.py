@@ -153,7 +153,8 @@ class Script:
             "module_name": self.module,
             "module_dir": self.source or str(self.code_dir),
             "log_level": level if isinstance(level, int) else _LOG_LEVEL,
-            "framework_module": f"sagemaker_{self.framework.replace('-', '_')}_container.training:main",
+            "framework_module": "sagemaker_%s_container.training:main"
+            % self.framework.replace("scikit-learn", "sklearn"),
             "input_dir": str(base / "input"),
             "input_config_dir": str(base / "input" / "config"),
             "output_dir": str(base / "output"),

@@ -22,7 +22,9 @@ CLIENTS = {
     "boto3_flow.py": "boto3",
     "sdk2_xgboost.py": "sdk2",
     "sdk2_kmeans.py": "sdk2",
+    "sdk2_sklearn.py": "sdk2",
     "sdk1_kmeans.py": "sdk1",
+    "sdk1_sklearn.py": "sdk1",
     "sdk3_xgboost.py": "sdk3",
     "cli_flow.sh": "cli",
 }
