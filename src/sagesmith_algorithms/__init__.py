@@ -13,6 +13,7 @@ from sagesmith_algorithms.registry import algorithm, names
 
 if TYPE_CHECKING:
     from sagesmith_algorithms.kmeans import KMeans
+    from sagesmith_algorithms.linear_learner import LinearLearner
     from sagesmith_algorithms.pca import PCA
     from sagesmith_algorithms.xgboost import XGBoost
 
@@ -22,13 +23,14 @@ __all__ = [
     "DataError",
     "HyperparameterError",
     "KMeans",
+    "LinearLearner",
     "RequestError",
     "XGBoost",
     "algorithm",
     "names",
 ]
 
-_ESTIMATORS = {"KMeans": "kmeans", "PCA": "pca", "XGBoost": "xgboost"}
+_ESTIMATORS = {"KMeans": "kmeans", "LinearLearner": "linear-learner", "PCA": "pca", "XGBoost": "xgboost"}
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,7 @@ all good ones are predicted at once, and each gets its share of the columns.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,19 +21,30 @@ from sagesmith_algorithms.formats.content_type import ContentType, accepted
 from sagesmith_toolkit.environment import cpu_count
 from sagesmith_toolkit.server import Request, Response
 
-if TYPE_CHECKING:
-    from sagesmith_algorithms.base import StreamingAlgorithm
-
 __all__ = ["StreamingPredictor", "decode_request", "encode_columns", "failure", "records"]
 
 EXECUTION_PARAMETERS = "/execution-parameters"
 MAX_PAYLOAD_MB = 6
 
 
-class StreamingPredictor:
-    """Answers requests with the model of a streaming algorithm."""
+class Model(Protocol):
+    """What answers requests: see `Algorithm` and `StreamingAlgorithm.infer`."""
 
-    def __init__(self, model: StreamingAlgorithm, environ: Mapping[str, str]) -> None:
+    @property
+    def request_types(self) -> tuple[str, ...]: ...
+    @property
+    def response_types(self) -> tuple[str, ...]: ...
+    @property
+    def response_key(self) -> str: ...
+    @property
+    def n_features_in_(self) -> int: ...
+    def infer(self, features: Floats, options: Mapping[str, str]) -> Mapping[str, npt.NDArray[Any]]: ...
+
+
+class StreamingPredictor:
+    """Answers requests with a model."""
+
+    def __init__(self, model: Model, environ: Mapping[str, str]) -> None:
         self._model = model
         self._default = environ.get("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT") or model.response_types[0]
         self._n_cpus = cpu_count(environ)

@@ -48,7 +48,22 @@ def judge_pca(found: list[dict[str, Any]]) -> None:
     np.testing.assert_allclose(np.abs([one["projection"] for one in found]), expected, rtol=0.01, atol=0.05)
 
 
+def judge_linear_learner(found: list[dict[str, Any]]) -> None:
+    labels = [int(np.ravel(one["predicted_label"])[0]) for one in found]
+    assert labels == DIGIT_LABELS[: len(found)].tolist()
+    np.testing.assert_allclose([sum(one["score"]) for one in found], 1.0, rtol=1e-5)
+
+
 CASES = [
+    Case(
+        "linear-learner",
+        {"predictor_type": "multiclass_classifier", "num_classes": 10, "feature_dim": 64, "num_models": 2},
+        DIGITS,
+        DIGIT_LABELS,
+        judge_linear_learner,
+        metrics=frozenset({"validation:objective_loss", "validation:multiclass_accuracy", "test:dcg"}),
+        channels=("train", "validation", "test"),
+    ),
     Case(
         "pca",
         {"num_components": 5, "feature_dim": 64, "mini_batch_size": 500},

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["KMEANS_METRICS", "PCA_METRICS", "XGBOOST_METRICS"]
+__all__ = ["KMEANS_METRICS", "LINEAR_LEARNER_METRICS", "PCA_METRICS", "XGBOOST_METRICS"]
 
 # The evaluation metrics that the open XGBoost container lists for tuning.
 _XGBOOST_NAMES: Final = (
@@ -30,6 +30,27 @@ PCA_METRICS: Final[tuple[tuple[str, str], ...]] = (
     ("train:progress", r"#progress_metric: host=\S+, completed (\S+) %"),
     ("train:throughput", r"#throughput_metric: host=\S+, train throughput=(\S+) records/second"),
 )
+
+_LINEAR_LEARNER_NAMES: Final = {
+    "mse": r"mse <loss>", "rmse": r"rmse <loss>", "absolute_loss": r"absolute_loss <loss>",
+    "binary_classification_accuracy": r"binary_classification_accuracy <score>",
+    "binary_f_beta": r"binary_f_\S+ <score>", "precision": r"precision <score>", "recall": r"recall <score>",
+    "roc_auc_score": r"roc_auc_score <score>", "multiclass_accuracy": r"multiclass_accuracy <score>",
+    "multiclass_top_k_accuracy": r"multiclass_top_k_accuracy_\S+ <score>", "dcg": r"dcg <score>",
+    "macro_recall": r"macro_recall <score>", "macro_precision": r"macro_precision <score>",
+    "macro_f_beta": r"macro_f_\S+ <score>",
+}  # fmt: skip
+
+LINEAR_LEARNER_METRICS: Final[tuple[tuple[str, str], ...]] = (
+    *PCA_METRICS,
+    *((f"{channel}:objective_loss", rf"#quality_metric: host=\S+, epoch=\S+, {channel} \S+_objective <loss>=(\S+)")
+      for channel in ("train", "validation")),
+    *((f"{channel}:objective_loss:final", rf"#quality_metric: host=\S+, {channel} \S+_objective <loss>=(\S+)")
+      for channel in ("train", "validation")),
+    ("test:objective_loss", r"#quality_metric: host=\S+, test \S+_objective <loss>=(\S+)"),
+    *((f"{channel}:{name}", rf"#quality_metric: host=\S+, {channel} {words}=(\S+)")
+      for channel in ("train", "validation", "test") for name, words in _LINEAR_LEARNER_NAMES.items()),
+)  # fmt: skip
 
 KMEANS_METRICS: Final[tuple[tuple[str, str], ...]] = (
     *PCA_METRICS,

@@ -1,0 +1,274 @@
+"""The rows of a channel, scaled, as often as the solver asks for them.
+
+They are kept in memory while they are few, and read again on each pass when they are not. A last column of ones
+stands for the intercept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sagesmith_algorithms.base import check_features
+from sagesmith_algorithms.errors import DataError
+from sagesmith_algorithms.formats.batch import Batch, Floats, with_n_features
+from sagesmith_algorithms.linear_learner.hyperparameters import BINARY, MULTICLASS
+
+__all__ = ["Labels", "Rows", "Scaling"]
+
+Array = npt.NDArray[Any]
+KEPT_BYTES = 1 << 30
+_BLOCK_ELEMENTS = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """What labels are allowed."""
+
+    predictor_type: str
+    n_classes: int
+
+    def of(self, batch: Batch) -> Floats:
+        """Return the labels of *batch*.
+
+        Raises:
+            DataError: it has none, or some that are not allowed.
+        """
+        labels = batch.labels
+        if labels is None or labels.ndim != 1:
+            raise DataError(
+                "rows have no label; the first column of CSV, or the label of a record, must be one number"
+            )
+        if self.predictor_type == BINARY:
+            bad = labels[(labels != 0) & (labels != 1)]
+            allowed = "0 or 1 for predictor_type=binary_classifier"
+        elif self.predictor_type == MULTICLASS:
+            bad = labels[~((labels >= 0) & (labels < self.n_classes) & (labels == np.floor(labels)))]
+            allowed = f"an integer from 0 to num_classes - 1 = {self.n_classes - 1}"
+        else:
+            bad = labels[~np.isfinite(labels)]
+            allowed = "a finite number"
+        if len(bad):
+            raise DataError(f"the label {bad[0]:g} is not allowed; it must be {allowed}")
+        return labels
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """What is subtracted from features and labels, and what they are then divided by."""
+
+    mean: npt.NDArray[np.float64]
+    deviation: npt.NDArray[np.float64]
+    label_mean: float = 0.0
+    label_deviation: float = 1.0
+
+
+class Rows:
+    """The rows of one channel.
+
+    Args:
+        passes: yields the batches of one pass over the data; the argument counts the passes.
+        labels: what labels are allowed.
+        n_features: the number of features, or 0 if the first batch decides.
+        rng: for the order of the rows.
+    """
+
+    def __init__(
+        self,
+        passes: Callable[[int], Iterator[Batch]],
+        labels: Labels,
+        n_features: int,
+        *,
+        rng: np.random.Generator,
+    ) -> None:
+        self._passes = passes
+        self._labels = labels
+        self._rng = rng
+        self._n_passes = 0
+        self._n_bytes = 0
+        self._kept: list[tuple[Any, Floats]] = []
+        self._keeps = True
+        self._scaling: Scaling | None = None
+        self._matrix: Any = None
+        self._vector: Floats = np.empty(0, np.float32)
+        self.n_features = n_features
+        self._widens = not n_features
+        self.n_rows = 0
+        self.is_sparse = False
+        self.class_counts: Array = np.zeros(max(labels.n_classes, 2))
+
+    def read(self) -> None:
+        """Read all rows once and check them."""
+        for features, labels in self._checked():
+            self.n_rows += len(labels)
+            if self._labels.predictor_type in (BINARY, MULTICLASS):
+                self.class_counts += np.bincount(labels.astype(np.intp), minlength=len(self.class_counts))
+            if self._keeps:
+                self._kept.append((features, labels))
+                self._n_bytes += features.nbytes if isinstance(features, np.ndarray) else 12 * features.nnz
+                self._keeps = self._n_bytes <= KEPT_BYTES
+
+    def widen(self, width: int, *, sparse: bool) -> None:
+        """Let rows have *width* features; a row of sparse data may name fewer."""
+        from_sparse = sparse and not self.is_sparse
+        self.n_features, self.is_sparse, self._widens = width, sparse, False
+        if sparse:
+            from scipy.sparse import csr_matrix
+
+            self._kept = [
+                (with_n_features(csr_matrix(f) if from_sparse else f, width), y) for f, y in self._kept
+            ]
+
+    def sample(self, n: int) -> tuple[Any, Floats]:
+        """Return *n* rows (or all), as they are, of those kept."""
+        parts = []
+        total = sum(len(labels) for _, labels in self._kept)
+        for features, labels in self._kept:
+            share = min(len(labels), -(-n * len(labels) // max(total, 1)))
+            if share < len(labels):
+                chosen = np.sort(self._rng.choice(len(labels), share, replace=False))
+                parts.append((features[chosen], labels[chosen]))
+            else:
+                parts.append((features, labels))
+        if not parts:
+            return np.empty((0, self.n_features), np.float32), np.empty(0, np.float32)
+        return _stacked([f for f, _ in parts]), np.concatenate([y for _, y in parts])
+
+    def scale(self, scaling: Scaling, *, shuffled: bool) -> None:
+        """Scale the rows that are kept, and from now on those that are read; mix them if *shuffled*."""
+        self._scaling = scaling
+        if not self._keeps:
+            self._kept = []
+            return
+        n = sum(len(labels) for _, labels in self._kept)
+        self._vector = np.empty(n, np.float32)
+        parts: list[Any] = []
+        if not self.is_sparse:
+            self._matrix = np.empty((n, self.n_features + 1), np.float32)
+        at = 0
+        self._kept.reverse()
+        while self._kept:  # each part is let go as soon as it is copied
+            features, labels = self._kept.pop()
+            end = at + len(labels)
+            self._vector[at:end] = self._scaled_labels(labels)
+            if self.is_sparse:
+                parts.append(self._scaled(features))
+            else:
+                self._scaled(features, self._matrix[at:end])
+            at = end
+        if self.is_sparse:
+            self._matrix = _stacked(parts) if parts else None
+        if shuffled and n:
+            order = self._rng.permutation(n)
+            self._matrix, self._vector = self._matrix[order], self._vector[order]
+
+    def blocks(self, size: int = 0) -> Iterator[tuple[Any, Floats]]:
+        """Yield all rows, scaled, with a last column of ones, *size* at a time (0: as fits the cache)."""
+        size = size or max(256, _BLOCK_ELEMENTS // (self.n_features + 1))
+        if self._keeps:
+            for start in range(0, len(self._vector), size):
+                yield self._matrix[start : start + size], self._vector[start : start + size]
+            return
+        rest: list[tuple[Any, Floats]] = []
+        for features, labels in self._checked():
+            order = self._rng.permutation(len(labels))
+            rest.append((features[order], labels[order]))
+            n_rest = sum(len(y) for _, y in rest)
+            if n_rest < size:
+                continue
+            whole, y = _stacked([f for f, _ in rest]), np.concatenate([y for _, y in rest])
+            end = n_rest - n_rest % size
+            for start in range(0, end, size):
+                part = slice(start, start + size)
+                yield self._scaled(whole[part]), self._scaled_labels(y[part])
+            rest = [(whole[end:], y[end:])] if end < n_rest else []
+        if rest:
+            whole, y = _stacked([f for f, _ in rest]), np.concatenate([y for _, y in rest])
+            yield self._scaled(whole), self._scaled_labels(y)
+
+    def mixed_blocks(self, size: int) -> Iterator[tuple[Any, Floats]]:
+        """Yield the blocks of one pass in another order each time."""
+        if not self._keeps:
+            yield from self.blocks(size)
+            return
+        starts = np.arange(0, len(self._vector), size)
+        self._rng.shuffle(starts)
+        for start in starts:
+            yield self._matrix[start : start + size], self._vector[start : start + size]
+
+    def scaled_sample(self, n: int) -> tuple[Any, Floats]:
+        """Return *n* scaled rows, or all of them."""
+        if self._keeps:
+            if n >= len(self._vector):
+                return self._matrix, self._vector
+            chosen = np.sort(self._rng.choice(len(self._vector), n, replace=False))
+            return self._matrix[chosen], self._vector[chosen]
+        parts: list[tuple[Any, Floats]] = []
+        for block in self.blocks(4096):
+            parts.append(block)
+            if sum(len(y) for _, y in parts) >= n:
+                break
+        return _stacked([f for f, _ in parts])[:n], np.concatenate([y for _, y in parts])[:n]
+
+    def _checked(self) -> Iterator[tuple[Any, Floats]]:
+        for batch in self._passes(self._n_passes):
+            labels = self._labels.of(batch)
+            features = batch.features
+            width = self.n_features or batch.n_features
+            if batch.is_sparse:
+                if not self.is_sparse and self.n_rows:
+                    raise DataError("some records are sparse and some are not; write all of them alike")
+                self.is_sparse = True
+                width = max(width, batch.n_features) if self._widens else width
+                features = with_n_features(features, width)
+                if not np.isfinite(features.data).all():
+                    raise DataError("there are missing or infinite values; linear learner needs finite ones")
+            else:
+                check_features(features, width, "linear learner")
+                if self.is_sparse:
+                    from scipy.sparse import csr_matrix
+
+                    features = csr_matrix(features)
+            self.n_features = width
+            yield features, labels
+        self._n_passes += 1
+
+    def _scaled(self, features: Any, out: Array | None = None) -> Any:
+        scaling = self._known_scaling()
+        if self.is_sparse:
+            from scipy.sparse import csr_matrix, hstack
+
+            scaled = features.multiply((1.0 / scaling.deviation).astype(np.float32)[None, :])
+            ones = np.ones((features.shape[0], 1), np.float32)
+            return hstack([csr_matrix(scaled), csr_matrix(ones)], format="csr", dtype=np.float32)
+        if out is None:
+            out = np.empty((len(features), features.shape[1] + 1), np.float32)
+        np.subtract(features, scaling.mean.astype(np.float32), out=out[:, :-1])
+        out[:, :-1] *= (1.0 / scaling.deviation).astype(np.float32)
+        out[:, -1] = 1.0
+        return out
+
+    def _known_scaling(self) -> Scaling:
+        if self._scaling is None:
+            raise RuntimeError("rows are scaled before they are taken")
+        return self._scaling
+
+    def _scaled_labels(self, labels: Floats) -> Floats:
+        scaling = self._known_scaling()
+        if scaling.label_mean == 0.0 and scaling.label_deviation == 1.0:
+            return labels
+        return ((labels - scaling.label_mean) / scaling.label_deviation).astype(np.float32)
+
+
+def _stacked(parts: list[Any]) -> Any:
+    if len(parts) == 1:
+        return parts[0]
+    if isinstance(parts[0], np.ndarray):
+        return np.concatenate(parts)
+    from scipy.sparse import vstack
+
+    return vstack(parts, format="csr")
