@@ -10,6 +10,7 @@ import json
 import os
 import stat
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 from typing import Dict, Mapping, Optional, Sequence
@@ -21,7 +22,7 @@ from sagesmith_toolkit.processes import run
 from sagesmith_toolkit.script import Script
 from sagesmith_toolkit.source import place_code
 
-__all__ = ["SHIMS", "main"]
+__all__ = ["SHIMS", "become", "main"]
 
 SHIMS = Path(__file__).resolve().parent / "shims"
 """On the path of the script's Python: old names of libraries, see `sagesmith_toolkit.aliases`."""
@@ -42,6 +43,19 @@ def main() -> int:
     (environment.base_dir / "output" / "success").touch()
     print("Reporting training SUCCESS", flush=True)
     return 0
+
+
+def become(command: Sequence[str]) -> int:
+    """Become *command*, with the toolkit's old names on its path and a Python that it may add packages to."""
+    python = packages.make_overlay(Path(tempfile.mkdtemp(prefix="packages-")))
+    environ = dict(os.environ)
+    environ["PATH"] = str(python.parent) + os.pathsep + environ.get("PATH", "")
+    environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(SHIMS), environ.get("PYTHONPATH", "")]))
+    try:
+        os.execvpe(command[0], list(command), environ)  # noqa: S606 (the job's own command)
+    except OSError as error:
+        print("cannot run %r: %s" % (command[0], error), file=sys.stderr, flush=True)
+        return 127
 
 
 def _train(script: Script) -> None:

@@ -249,6 +249,20 @@ def test_a_package_is_installed_beside_the_environment(tmp_path: Path) -> None:
     assert importlib.util.find_spec("mine") is None
 
 
+def test_a_command_of_the_jobs_own_gets_a_python_it_can_add_to(tmp_path: Path) -> None:
+    script = "import sys, numpy; print(sys.prefix, numpy.__file__, sys.path)"
+    command = [sys.executable, "-m", "sagesmith_toolkit", "run", "/bin/sh", "-c", f"python -c '{script}'"]
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(SOURCE), "TMPDIR": str(tmp_path)}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
+    prefix, numpy, _ = done.stdout.split(maxsplit=2)
+    assert prefix.startswith(str(tmp_path))
+    assert numpy.startswith(sys.prefix)
+    gone = subprocess.run(
+        [*command[:4], "/no/such/program"], env=environ, capture_output=True, text=True, check=False
+    )
+    assert (gone.returncode, "Traceback" in gone.stderr) == (127, False)
+
+
 def test_requirements_that_cannot_be_had_fail_the_job(tmp_path: Path) -> None:
     job = Job(tmp_path / "ml", sys.executable)
     job.write({"code/train.py": "", "code/requirements.txt": "no-such-package==1\n"})

@@ -75,6 +75,10 @@ def _container(document: Mapping[str, Any], image: Image, region: str) -> Contai
     is_process = image.runtime == "process"
     if is_process:
         own = (*entrypoint, *arguments)
+        if (
+            entrypoint and image.kind == "framework"
+        ):  # such as the start scripts of SDK 3, which install packages
+            own = (*image.train_command[:-1], "run", *own)
         command = own if entrypoint else (*image.train_command, *arguments)
     else:
         command = arguments if entrypoint or arguments else ("train",)
