@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from sagesmith.containers.processes import boot_id, end_marked, start_time
 from sagesmith.fleet.api import InstanceLost, Listener
-from sagesmith.instance.agent import AGENT, AGENT_LOG, JOURNAL, NODE, SPEC
+from sagesmith.instance.folder import AGENT, AGENT_LOG, JOURNAL, NODE, SPEC
 from sagesmith.instance.journal import Journal
 from sagesmith.instance.node import Node
 from sagesmith.instance.spec import Command, Finished, InstanceSpec, Message, from_json, to_json

@@ -29,7 +29,7 @@ from sagesmith.containers import Sandbox
 from sagesmith.containers.processes import descendants, end_marked, memory_of, set_background
 from sagesmith.fleet._instance import last_words
 from sagesmith.fleet._nursery import Nursery
-from sagesmith.instance.agent import NODE
+from sagesmith.instance.folder import NODE
 from sagesmith.instance.node import Node
 
 __all__ = ["PREFIX", "WarmPool", "WarmSlot"]

@@ -33,7 +33,7 @@ from sagesmith.fleet._nursery import Nursery
 from sagesmith.fleet._warm import PREFIX, WarmPool, WarmSlot, warm_memory
 from sagesmith.fleet.api import InstanceShape, Listener
 from sagesmith.fleet.instance_types import clamp, describe
-from sagesmith.instance.agent import NODE, SPEC
+from sagesmith.instance.folder import NODE, SPEC
 from sagesmith.instance.node import Node
 from sagesmith.instance.spec import Command, InstanceSpec, ServingTask, message_from_json, to_json
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from sagesmith.instance import agent
+from sagesmith.instance.folder import AGENT_LOG
 
 __all__ = ["main"]
 
@@ -63,7 +64,7 @@ def _become_agent(folder: Path, modules: list[str], descriptors: list[int]) -> N
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    log = os.open(folder / agent.AGENT_LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    log = os.open(folder / AGENT_LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     null = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((null, 0), (log, 1), (log, 2)):
         os.dup2(source, target)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import importlib.metadata
 import importlib.util
 import json
 import os
@@ -317,6 +316,8 @@ _REQUIREMENT: Final = re.compile(r"([A-Za-z0-9._-]+?)((?:==|<|>=)[0-9.*]+(?:,(?:
 
 def own_environment_has(requirements: tuple[str, ...]) -> bool:
     """Return True if the environment that runs Sagesmith satisfies all *requirements* (``==1.2.*``, ``<2``, ``>=1``)."""
+    import importlib.metadata  # it brings half of `email` along
+
     for requirement in requirements:
         match = _REQUIREMENT.fullmatch(requirement)
         if match is None:

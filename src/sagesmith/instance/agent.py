@@ -39,6 +39,7 @@ from sagesmith.instance._link import Link
 from sagesmith.instance._objects import DataError, Objects
 from sagesmith.instance._serving import Serving
 from sagesmith.instance._training import Training
+from sagesmith.instance.folder import AGENT, JOURNAL, NODE, SPEC
 from sagesmith.instance.node import Node
 from sagesmith.instance.spec import (
     ChannelSpec,
@@ -55,23 +56,12 @@ from sagesmith.instance.spec import (
 from sagesmith.store.client import ObjectClient, ServerAway
 
 __all__ = [
-    "AGENT",
-    "AGENT_LOG",
-    "JOURNAL",
-    "NODE",
-    "SPEC",
     "ObjectsFactory",
     "main",
     "preload",
     "run",
     "wait_warm",
 ]
-
-SPEC: Final = "spec.json"
-NODE: Final = "node.json"
-AGENT: Final = "agent.json"
-AGENT_LOG: Final = "agent.log"
-JOURNAL: Final = "journal"
 
 _ALONE_S: Final = 600.0
 _LOOK_S: Final = 2.0

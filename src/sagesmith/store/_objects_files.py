@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import threading
 import time
-import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -34,7 +34,7 @@ _COPY_BYTES: Final = 1 << 30  # Linux moves at most 2 GiB in one call
 
 def new_version() -> str:
     """Return a name for a new object version: 32 hexadecimal digits."""
-    return uuid.uuid4().hex
+    return secrets.token_hex(16)
 
 
 class ObjectFiles:
