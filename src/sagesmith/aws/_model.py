@@ -238,14 +238,14 @@ class Catalog:
         self._models: dict[str, ServiceModel] = {}
         self._lock = threading.Lock()
 
-    def names(self) -> list[str]:
-        """Return the names of all services that have a model."""
+    def names(self, beginning: str = "") -> list[str]:
+        """Return the names of all services that have a model and begin with *beginning*."""
         found = {
             entry.name
             for folder in self._folders
             if folder.is_dir()
             for entry in folder.iterdir()
-            if entry.is_dir()
+            if entry.name.startswith(beginning) and entry.is_dir()
         }
         return sorted(name for name in found if self._file(name) is not None)
 

@@ -250,8 +250,8 @@ class Router:
         """Return the REST services that sign as ``sagemaker``: runtime, feature store, metrics, ..."""
         if self._family is None:
             family = []
-            for name in self._catalog.names():
-                if name.startswith("sagemaker") and name != "sagemaker":
+            for name in self._catalog.names("sagemaker"):
+                if name != "sagemaker":
                     service = self.service(name)
                     if service is not None and service.is_rest and service.model.signing_name == "sagemaker":
                         family.append(service)
