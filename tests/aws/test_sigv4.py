@@ -5,6 +5,7 @@ from __future__ import annotations
 import calendar
 import datetime
 import hashlib
+import hmac
 import random
 from collections.abc import Iterator, Mapping
 from unittest import mock
@@ -17,6 +18,7 @@ from botocore.credentials import Credentials as BotocoreCredentials
 
 from sagesmith.aws import Caller, Key
 from sagesmith.aws._bodies import BodyPipe, ChunkDecoder, StreamedBody
+from sagesmith.aws._claims import SigningKey
 from sagesmith.aws._sigv4 import ChunkSigner, Signed, Verifier, scope_of
 from sagesmith.errors import AwsError
 from sagesmith.signing import Credentials, sign
@@ -207,6 +209,19 @@ def test_the_parts_of_authorization_may_come_in_any_order_and_spacing() -> None:
         b"AWS4-HMAC-SHA256  " + b" ,  ".join((names, credential, mark)),
     ):
         assert verifier().verify(method, target, {**headers, b"authorization": form}, digest).key is LONG
+
+
+def test_odd_names_of_signed_headers() -> None:
+    headers = {"x-%d-%b%": "50 % b", "x-%": "%"}
+    signed = sign(
+        "GET", "https://host/", headers, sha256(b"").decode(), LONG, "us-east-1", "s3", NOW
+    )  # fmt: skip
+    assert verifier().verify(b"GET", b"/", wire(signed), sha256(b"")).key is LONG
+
+
+def test_prepared_keys_sign_as_hmac_does() -> None:
+    for text in (b"", b"x" * 64, b"AWS4-HMAC-SHA256\n"):
+        assert SigningKey(b"k" * 32).sign(text).decode() == hmac.new(b"k" * 32, text, "sha256").hexdigest()
 
 
 def test_the_encoding_of_a_path_may_differ_from_the_signed_one_for_s3() -> None:

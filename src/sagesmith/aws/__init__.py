@@ -6,9 +6,9 @@ No service's behaviour is known here.
 """
 
 from sagesmith.aws._api import Api
-from sagesmith.aws._connection import Limits
 from sagesmith.aws._exchange import Exchange, FastRoute, HttpRequest, HttpResponse
 from sagesmith.aws._json import JsonText
+from sagesmith.aws._limits import Limits
 from sagesmith.aws._model import Catalog, OperationModel, ServiceModel, Shape
 from sagesmith.aws._server import HttpServer, RawHandler
 from sagesmith.aws.call import (

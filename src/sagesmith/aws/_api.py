@@ -167,7 +167,7 @@ class Api:
 
     # From the server, on the loop
 
-    def plan(self, exchange: Exchange, stream: Callable[[], BodyPipe]) -> None:
+    def plan(self, exchange: Exchange) -> None:
         """Prepare for *exchange*, whose headers are here: let an object's body stream, collect all others.
 
         Raises:
@@ -179,17 +179,18 @@ class Api:
         if exchange.method == b"POST" and b"multipart/form-data" in exchange.headers.get(
             b"content-type", b""
         ):
-            self._plan_form(exchange, stream)
+            self._plan_form(exchange)
         elif exchange.method == b"PUT" and scope_of(exchange.headers, exchange.target) == "s3":
             signed = self.verifier.verify(exchange.method, exchange.target, exchange.headers, None)
             found = self._find(signed.service, exchange)
             if found.entry.operation.streaming_input is not None and found.entry.handler is not None:
                 exchange.limit = OBJECT_LIMIT
-                exchange.pipe = stream()
-                body = StreamedBody(exchange.pipe, exchange.headers, signed, exchange.length)
+                length = exchange.headers.get(b"content-length", b"")
+                size = int(length) if length.isdigit() else None
+                body = StreamedBody(exchange.open_pipe(), exchange.headers, signed, size)
                 exchange.begin = lambda exchange: self._begin_stream(exchange, signed, found, body)
 
-    def _plan_form(self, exchange: Exchange, stream: Callable[[], BodyPipe]) -> None:
+    def _plan_form(self, exchange: Exchange) -> None:
         """Let an upload by form to a bucket stream, which is signed in its body."""
         bucket, path = bucket_and_path(exchange.headers, exchange.target)
         boundary = boundary_of(exchange.headers[b"content-type"])
@@ -197,7 +198,7 @@ class Api:
         if boundary is None or not bucket or path or service is None or b"authorization" in exchange.headers:
             return
         exchange.limit = OBJECT_LIMIT
-        exchange.pipe = pipe = stream()
+        pipe = exchange.open_pipe()
         entry = service.entry("PutObject", "rest-xml")
 
         def begin(exchange: Exchange) -> None:

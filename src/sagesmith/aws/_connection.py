@@ -12,53 +12,32 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import httptools
 
 from sagesmith.aws._bodies import BodyPipe
 from sagesmith.aws._exchange import (
-    DateLine,
     Exchange,
     header_block,
     internal_failure,
-    new_request_id,
     status_line,
 )
+from sagesmith.aws._limits import Limits
 from sagesmith.aws._sending import Pieces, close_body, read_pieces, stream_headers
 from sagesmith.errors import AwsError
 
-__all__ = ["Connection", "Limits", "Planner"]
+__all__ = ["Connection", "Planner"]
 
 logger = logging.getLogger(__name__)
 
 _FOREVER: Final = float("inf")
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How long and how much a client may take."""
-
-    head_s: float = 20.0
-    """from a request's first byte to the end of its headers"""
-    body_s: float = 60.0
-    """between two pieces of a body"""
-    idle_s: float = 120.0
-    """between two requests"""
-    write_s: float = 120.0
-    """for a client that does not read its answer"""
-    linger_s: float = 2.0
-    """for a client that still sends when it was already answered"""
-    target_bytes: int = 16 * 1024
-    head_bytes: int = 64 * 1024
-    pipelined: int = 16
-
-
 class Planner(Protocol):
     """What a connection asks of its server."""
 
-    date: DateLine
+    date: bytes
     connections: set[Connection]
     closing: bool
 
@@ -72,8 +51,8 @@ class Planner(Protocol):
         """The threads that read answers' bodies."""
         ...
 
-    def plan(self, exchange: Exchange, stream: Callable[[], BodyPipe]) -> None:
-        """Set the exchange's `begin` and `limit`; call *stream* if its body is to be streamed.
+    def plan(self, exchange: Exchange) -> None:
+        """Set the exchange's `begin` and `limit`; call its `open_pipe` if its body is to be streamed.
 
         Raises:
             AwsError: the request is refused before its body.
@@ -94,6 +73,8 @@ class Connection(asyncio.Protocol):
         "_current",
         "_draining",
         "_head_bytes",
+        "_headers",
+        "_limits",
         "_loop",
         "_parser",
         "_paused",
@@ -101,32 +82,33 @@ class Connection(asyncio.Protocol):
         "_pending",
         "_piece",
         "_sender",
-        "_server",
         "_transport",
         "closed",
-        "date",
         "deadline",
         "secure",
+        "server",
         "write",
     )
 
     def __init__(self, server: Planner, loop: asyncio.AbstractEventLoop, *, secure: bool) -> None:
-        self._server = server
+        self.server = server
+        self._limits = server.limits
         self._loop = loop
         self._parser = httptools.HttpRequestParser(self)
         self._transport: Any = None
         self._peer: Any = None
         self._current: Exchange | None = None
+        self._headers: dict[bytes, bytes] = {}
         self._active: Exchange | None = None
         self._pending: deque[Exchange] = deque()
         self._head_bytes = 0
+        self._piece = 0
         self._paused = 0
         self._draining = False
         self._can_write: asyncio.Event | None = None
         self.closed = False
         self.secure = secure
-        self.deadline = _FOREVER
-        self.date = server.date
+        self.deadline: float | None = None
         self.write: Callable[[bytes], None] = lambda _data: None
 
     @property
@@ -142,14 +124,14 @@ class Connection(asyncio.Protocol):
         self._transport = transport
         self._peer = transport.get_extra_info("peername")
         self.write = transport.write
-        self.deadline = self._loop.time() + self._server.limits.head_s
-        self._server.connections.add(self)
+        self.deadline = self._loop.time() + self._limits.head_s
+        self.server.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client left: whoever still reads or writes for it learns so."""
         self.closed = True
         self.write = lambda _data: None
-        self._server.connections.discard(self)
+        self.server.connections.discard(self)
         for exchange in (self._current, self._active, *self._pending):
             if exchange is not None and exchange.pipe is not None:
                 exchange.pipe.break_off()
@@ -173,13 +155,23 @@ class Connection(asyncio.Protocol):
             ):
                 logger.error("an HTTP callback failed", exc_info=error.__context__)
             self._malformed()
-        current = self._current
-        if current is not None and current.begin is None:
-            self._head_bytes += len(data)
-            if self._head_bytes > self._server.limits.head_bytes + self._server.limits.target_bytes:
-                self._refuse_unplanned(current, _head_too_large(self._server.limits))
-        if len(self._pending) > self._server.limits.pipelined:
+        if self._current is not None:
+            self._wait_for_more(self._current, len(data))
+        if self._pending and len(self._pending) > self._limits.pipelined:
             self._pause()
+
+    def _wait_for_more(self, exchange: Exchange, size: int) -> None:
+        """Give the client time for the rest of *exchange*, of which *size* bytes came now."""
+        limits = self._limits
+        if exchange.begin is not None:
+            if self._active is None:
+                self.deadline = self._loop.time() + limits.body_s
+            return
+        if not self._head_bytes and self._active is None:
+            self.deadline = self._loop.time() + limits.head_s
+        self._head_bytes += size
+        if self._head_bytes > limits.head_bytes + limits.target_bytes:
+            self._refuse(exchange, _head_too_large(limits))
 
     def eof_received(self) -> bool:
         """The client has said all; it may still read."""
@@ -197,25 +189,21 @@ class Connection(asyncio.Protocol):
         if self._can_write is None:
             self._can_write = asyncio.Event()
         self._can_write.clear()
-        self.deadline = self._loop.time() + self._server.limits.write_s
+        self.deadline = self._loop.time() + self._limits.write_s
 
     def resume_writing(self) -> None:
         """The client has caught up."""
         if self._can_write is not None:
             self._can_write.set()
-        self.deadline = (
-            _FOREVER if self._active is not None else self._loop.time() + self._server.limits.idle_s
-        )
+        self.deadline = _FOREVER if self._active is not None else None
 
     # httptools
 
     def on_message_begin(self) -> None:
         """A request starts."""
-        now = self._loop.time()
-        self._current = Exchange(self, now)
+        self._current = exchange = Exchange(self)
+        self._headers = exchange.headers
         self._head_bytes = 0
-        if self._active is None:
-            self.deadline = now + self._server.limits.head_s
 
     def on_url(self, url: bytes) -> None:
         """Part of the target."""
@@ -225,25 +213,21 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header."""
-        exchange = self._current
-        if exchange is not None:
-            name = name.lower()
-            old = exchange.headers.setdefault(name, value)
-            if old is not value:
-                exchange.headers[name] = old + b"," + value
+        name = name.lower()
+        headers = self._headers
+        if name in headers:
+            value = headers[name] + b"," + value
+        headers[name] = value
 
     def on_headers_complete(self) -> None:
         """Plan the request."""
         exchange = self._current
         if exchange is None:
             return
-        parser = self._parser
-        exchange.method = parser.get_method()
-        exchange.head_only = exchange.method == b"HEAD"
-        exchange.keep_alive = parser.should_keep_alive() and not self._server.closing
-        exchange.request_id = new_request_id()
-        limits = self._server.limits
-        headers = exchange.headers
+        exchange.method = self._parser.get_method()
+        if self.server.closing or not self._parser.should_keep_alive():
+            exchange.keep_alive = False
+        limits, headers = self._limits, self._headers
         try:
             if len(exchange.target) > limits.target_bytes:
                 raise AwsError(
@@ -251,11 +235,9 @@ class Connection(asyncio.Protocol):
                 )
             if self._head_bytes + self._piece > limits.head_bytes and _size_of(headers) > limits.head_bytes:
                 raise _head_too_large(limits)
+            self.server.plan(exchange)
             length = headers.get(b"content-length")
-            if length is not None and length.isdigit():
-                exchange.length = int(length)
-            self._server.plan(exchange, self._open_pipe)
-            if exchange.length is not None and exchange.length > exchange.limit:
+            if length is not None and length.isdigit() and int(length) > exchange.limit:
                 raise _too_large(exchange)
         except AwsError as error:
             self._refuse(exchange, error)
@@ -266,7 +248,6 @@ class Connection(asyncio.Protocol):
             return
         if b"expect" in headers and headers[b"expect"].lower() == b"100-continue" and self._active is None:
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        self.deadline = exchange.arrived + limits.head_s
         if exchange.pipe is not None:
             self._enqueue(exchange)
 
@@ -275,23 +256,21 @@ class Connection(asyncio.Protocol):
         exchange = self._current
         if exchange is None:
             return
+        exchange.limit -= len(body)
         if exchange.pipe is not None:
             exchange.pipe.feed(body)
-            exchange.limit -= len(body)
             if exchange.limit < 0:
                 exchange.pipe.break_off()
                 self.abort()
-            return
-        if exchange.parts is None:
-            exchange.parts = [body]
-        else:
-            exchange.parts.append(body)
-        exchange.limit -= len(body)
-        if exchange.limit < 0:
+        elif exchange.limit < 0:
             exchange.parts = None
             self._refuse(exchange, _too_large(exchange))
-        elif self._active is None:
-            self.deadline = self._loop.time() + self._server.limits.body_s
+        elif not exchange.body:
+            exchange.body = body
+        elif exchange.parts is None:
+            exchange.parts = [exchange.body, body]
+        else:
+            exchange.parts.append(body)
 
     def on_message_complete(self) -> None:
         """The request is complete: begin it, or let it wait its turn."""
@@ -303,21 +282,18 @@ class Connection(asyncio.Protocol):
         if exchange.pipe is not None:
             exchange.pipe.end()
             return
-        parts = exchange.parts
-        if parts:
-            exchange.body = parts[0] if len(parts) == 1 else b"".join(parts)
+        if exchange.parts is not None:
+            exchange.body = b"".join(exchange.parts)
             exchange.parts = None
         self._enqueue(exchange)
 
     # Order of requests and answers
 
     def _enqueue(self, exchange: Exchange) -> None:
-        if self._active is None:
-            self._begin(exchange)
-        else:
+        """Begin *exchange* if it is its turn, else let it wait."""
+        if self._active is not None:
             self._pending.append(exchange)
-
-    def _begin(self, exchange: Exchange) -> None:
+            return
         self._active = exchange
         self.deadline = _FOREVER
         begin = exchange.begin
@@ -337,25 +313,21 @@ class Connection(asyncio.Protocol):
             # Not at once: a client that pipelines much must not make this recursion deep.
             self._loop.call_soon(self._next)
         else:
-            self.deadline = self._loop.time() + self._server.limits.idle_s
-        if self._paused and len(self._pending) < self._server.limits.pipelined:
+            self.deadline = None
+        if self._paused and len(self._pending) < self._limits.pipelined:
             self._resume()
 
     def _next(self) -> None:
         if self._active is None and self._pending and not self.closed:
-            self._begin(self._pending.popleft())
+            self._enqueue(self._pending.popleft())
 
     def _refuse(self, exchange: Exchange, error: AwsError) -> None:
         """Answer a request whose body was not read, and end the connection after it."""
         self._current = None
         self._draining = True
         exchange.keep_alive = False
-        exchange.begin = lambda exchange: self._server.refuse(exchange, error)
+        exchange.begin = lambda exchange: self.server.refuse(exchange, error)
         self._enqueue(exchange)
-
-    def _refuse_unplanned(self, exchange: Exchange, error: AwsError) -> None:
-        exchange.request_id = exchange.request_id or new_request_id()
-        self._refuse(exchange, error)
 
     def _malformed(self) -> None:
         if self._draining:
@@ -392,7 +364,7 @@ class Connection(asyncio.Protocol):
         self._transport.resume_reading()
         if self._transport.can_write_eof():
             self._transport.write_eof()
-        self.deadline = self._loop.time() + self._server.limits.linger_s
+        self.deadline = self._loop.time() + self._limits.linger_s
 
     def is_idle(self) -> bool:
         """Whether no request is being received or answered."""
@@ -412,13 +384,20 @@ class Connection(asyncio.Protocol):
         if self._transport is not None and not self.closed:
             self._transport.abort()
 
-    def timed_out(self) -> None:
-        """The deadline has passed."""
+    def watch(self, now: float) -> None:
+        """End what has taken too long; called now and then. An idle connection's time starts here."""
+        deadline = self.deadline
+        if deadline is None:
+            self.deadline = now + self._limits.idle_s
+        elif deadline < now:
+            self._timed_out()
+
+    def _timed_out(self) -> None:
         self.deadline = _FOREVER
         current = self._current
         if current is not None and self._active is None and current.pipe is None and not self._draining:
             error = AwsError("RequestTimeout", "The request was not received completely in time.", status=408)
-            self._refuse_unplanned(current, error)
+            self._refuse(current, error)
         elif self._draining or self.is_idle():
             self._transport.close()
         else:
@@ -426,7 +405,8 @@ class Connection(asyncio.Protocol):
 
     # Streams in
 
-    def _open_pipe(self) -> BodyPipe:
+    def open_pipe(self) -> BodyPipe:
+        """Return a pipe that stops the client when much is waiting in it."""
         loop = self._loop
 
         def resume() -> None:
@@ -462,7 +442,7 @@ class Connection(asyncio.Protocol):
         elif not sized:
             exchange.keep_alive = False  # the end of the connection is the end of the body
         lines.append(("x-amzn-RequestId", exchange.request_id))
-        lines.append(("date", self.date().decode()))
+        lines.append(("date", self.server.date.decode()))
         if not (exchange.keep_alive and exchange.complete):
             lines.append(("connection", "close"))
         whole = False
@@ -483,7 +463,7 @@ class Connection(asyncio.Protocol):
             self.abort()
 
     async def _write_pieces(self, body: Pieces, chunked: bool) -> None:
-        async for piece in read_pieces(body, self._server.reading):
+        async for piece in read_pieces(body, self.server.reading):
             if self.closed:
                 return
             if piece:
@@ -505,5 +485,6 @@ def _head_too_large(limits: Limits) -> AwsError:
 
 
 def _too_large(exchange: Exchange) -> AwsError:
-    said = f" of {exchange.length} bytes" if exchange.length is not None else ""
+    length = exchange.headers.get(b"content-length")
+    said = f" of {length.decode('latin-1')} bytes" if length is not None else ""
     return AwsError("RequestEntityTooLargeException", f"The request body{said} is too large.", status=413)

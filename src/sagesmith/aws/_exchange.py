@@ -32,9 +32,9 @@ __all__ = [
     "HttpResponse",
     "LastValues",
     "TextHeaders",
+    "date_line",
     "header_block",
     "internal_failure",
-    "new_request_id",
     "status_line",
 ]
 
@@ -46,15 +46,10 @@ _STATUS_LINES: Final = {
 # Random for each process, then counted: unique, and 0.2 us instead of uuid4's 2.
 _ID_PREFIX: Final = (
     f"{os.urandom(4).hex()}-{os.urandom(2).hex()}-4{os.urandom(2).hex()[1:]}-a{os.urandom(2).hex()[1:]}-"
-)
+).encode()
 _BODYLESS: Final = frozenset({204, 304})
 _FORGING: Final = re.compile("[\r\n\0]+")
 _counter: Final = itertools.count(int.from_bytes(os.urandom(4), "big"))
-
-
-def new_request_id() -> str:
-    """Return an id that no other request has."""
-    return f"{_ID_PREFIX}{next(_counter):012x}"
 
 
 def status_line(status: int) -> bytes:
@@ -152,32 +147,46 @@ class Exchange:
         body: the whole body.
         caller: who signed it.
         region: the region it was signed for.
-        request_id: names it in answers and logs.
-        arrived: the loop's time at its first byte.
     """
 
-    # Defaults stand in the class: what a request does not use is not set for each one.
+    # Defaults stand in the class: what a request does not use is not set for each one, since it is made
+    # on the way of every invocation. What few ask for is made when they ask.
     method: bytes = b""
     target: bytes = b""
     body: bytes = b""
     caller: Caller = NOBODY
     region: str = ""
-    request_id: str = ""
     begin: _Begin | None = None
     complete: bool = False
     replied: bool = False
-    head_only: bool = False
     keep_alive: bool = True
-    length: int | None = None
     limit: int = 0
     parts: list[bytes] | None = None
     pipe: BodyPipe | None = None
+    _id: bytes = b""
 
-    def __init__(self, connection: Connection, arrived: float) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection: Connection | None = connection
-        self.arrived = arrived
         self.headers: dict[bytes, bytes] = {}
-        self.secure = connection.secure
+
+    @property
+    def request_id(self) -> str:
+        """What names the request in its answer and in logs: no other request has it."""
+        if not self._id:
+            self._id = b"%b%012x" % (_ID_PREFIX, next(_counter))
+        return self._id.decode()
+
+    @property
+    def head_only(self) -> bool:
+        """Whether the client wants no body."""
+        return self.method == b"HEAD"
+
+    def open_pipe(self) -> BodyPipe:
+        """Let the body stream through a pipe instead of being collected; return it. For who plans the exchange."""
+        if self._connection is None:
+            raise RuntimeError("the exchange is over")
+        self.pipe = self._connection.open_pipe()
+        return self.pipe
 
     @property
     def closed(self) -> bool:
@@ -206,7 +215,7 @@ class Exchange:
             path=path.decode("latin-1"),
             query=LastValues(self.target) if mark else {},
             headers=TextHeaders(headers),
-            endpoint_url=f"https://{host}" if self.secure else f"http://{host}",
+            endpoint_url=f"{'https' if self._connection and self._connection.secure else 'http'}://{host}",
             source_ip=self.source_ip,
         )
 
@@ -216,24 +225,27 @@ class Exchange:
         if connection is None or self.replied:
             return
         self.replied = True
-        if self.head_only or status in _BODYLESS:
-            length = b"\r\n\r\n" if status in _BODYLESS else b"\r\ncontent-length: %d\r\n\r\n" % len(body)
-            body = b""
-        else:
-            length = b"\r\ncontent-length: %d\r\n\r\n" % len(body)
-        close = b"" if self.keep_alive and self.complete else b"\r\nconnection: close"
-        connection.write(
-            b"%bx-amzn-RequestId: %b\r\ndate: %b%b%b%b"
-            % (
-                (_STATUS_LINES.get(status) or status_line(status)) + header_block,
-                self.request_id.encode(),
-                connection.date(),
-                close,
-                length,
-                body,
-            )
-        )
         self._connection = None
+        request_id = self._id or b"%b%012x" % (_ID_PREFIX, next(_counter))
+        if status == 200 and self.keep_alive and self.complete and self.method != b"HEAD":
+            connection.write(
+                b"HTTP/1.1 200 OK\r\n%bx-amzn-RequestId: %b\r\ndate: %b\r\ncontent-length: %d\r\n\r\n%b"
+                % (header_block, request_id, connection.server.date, len(body), body)
+            )
+        else:
+            length = b"" if status in _BODYLESS else b"\r\ncontent-length: %d" % len(body)
+            connection.write(
+                b"%b%bx-amzn-RequestId: %b\r\ndate: %b%b%b\r\n\r\n%b"
+                % (
+                    status_line(status),
+                    header_block,
+                    request_id,
+                    connection.server.date,
+                    b"" if self.keep_alive and self.complete else b"\r\nconnection: close",
+                    length,
+                    b"" if self.method == b"HEAD" or status in _BODYLESS else body,
+                )
+            )
         connection.finished(self)
 
     def fail(self, error: AwsError) -> None:
@@ -288,22 +300,14 @@ class FastRoute(Protocol):
         ...
 
     def handle(self, exchange: Exchange) -> None:
-        """Answer *exchange*, now or later, by `reply` or `fail`; its signature was verified."""
+        """Answer *exchange*, now or later, by `reply` or `fail`; its signature was verified.
+
+        Raises:
+            AwsError: as if `fail` had been called with it.
+        """
         ...
 
 
-class DateLine:
-    """The Date header's text, made once a second."""
-
-    __slots__ = ("_second", "_text")
-
-    def __init__(self) -> None:
-        self._second = -1
-        self._text = b""
-
-    def __call__(self) -> bytes:
-        now = int(time.time())
-        if now != self._second:
-            self._second = now
-            self._text = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(now)).encode()
-        return self._text
+def date_line() -> bytes:
+    """Return what the header Date says now."""
+    return time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime()).encode()

@@ -6,23 +6,26 @@ import asyncio
 import hashlib
 import logging
 import ssl
+from binascii import hexlify
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Final, TypeAlias
 
 from sagesmith.aws._api import Api
-from sagesmith.aws._bodies import BodyPipe
-from sagesmith.aws._connection import Connection, Limits
+from sagesmith.aws._connection import Connection
 from sagesmith.aws._exchange import (
-    DateLine,
     Exchange,
     FastRoute,
     HttpRequest,
     HttpResponse,
     TextHeaders,
+    date_line,
     internal_failure,
 )
+from sagesmith.aws._limits import Limits
 from sagesmith.errors import AwsError
+from sagesmith_toolkit.sockets import unix_address
 
 __all__ = ["HttpServer", "RawHandler"]
 
@@ -35,6 +38,7 @@ FAST_LIMIT: Final = 26 * 1024 * 1024
 RAW_LIMIT: Final = 64 * 1024 * 1024
 _HEALTH: Final = b"/_sagesmith/health"
 _GOODBYE_S: Final = 0.1
+_SWEEP_S: Final = 0.5
 BIG_BODY: Final = 1024 * 1024  # its hash takes 0.6 ms: too long for the loop
 
 
@@ -53,7 +57,7 @@ class HttpServer:
         limits: Limits | None = None,
     ) -> None:
         self.limits = limits or Limits()
-        self.date = DateLine()
+        self.date = date_line()
         self.connections: set[Connection] = set()
         self.closing = False
         self.reading = ThreadPoolExecutor(32, "sending")
@@ -73,7 +77,7 @@ class HttpServer:
         Raises:
             OSError: the address cannot be listened on.
         """
-        self._loop = loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
         server = await loop.create_server(
             lambda: Connection(self, loop, secure=ssl_context is not None),
             host,
@@ -82,12 +86,29 @@ class HttpServer:
             backlog=1024,
             ssl_handshake_timeout=self.limits.head_s if ssl_context is not None else None,
         )
+        self._begin(loop, server)
+        bound: int = server.sockets[0].getsockname()[1]
+        return bound
+
+    async def start_unix(self, path: Path) -> None:
+        """Listen on a Unix socket at *path*; one that is there is replaced.
+
+        Who may connect is up to the folder. Nobody else can listen, so policies take it for a secure transport.
+        """
+        loop = asyncio.get_running_loop()
+        path.unlink(missing_ok=True)
+        with unix_address(str(path)) as address:
+            server = await loop.create_unix_server(
+                lambda: Connection(self, loop, secure=True), address, backlog=1024
+            )
+        self._begin(loop, server)
+
+    def _begin(self, loop: asyncio.AbstractEventLoop, server: asyncio.Server) -> None:
+        self._loop = loop
         self._servers.append(server)
         if self._sweeper is None:
             self._api.start(loop)
             self._sweep()
-        bound: int = server.sockets[0].getsockname()[1]
-        return bound
 
     async def close(self, grace_s: float = 5.0) -> None:
         """Stop listening, let running requests end within *grace_s* seconds, then close what is left."""
@@ -122,12 +143,13 @@ class HttpServer:
             await asyncio.sleep(0.01)
 
     def _sweep(self) -> None:
+        self.date = date_line()
         now = self._loop.time()
-        for connection in [one for one in self.connections if one.deadline < now]:
-            connection.timed_out()
-        self._sweeper = self._loop.call_later(0.5, self._sweep)
+        for connection in list(self.connections):
+            connection.watch(now)
+        self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep)
 
-    def plan(self, exchange: Exchange, stream: Callable[[], BodyPipe]) -> None:
+    def plan(self, exchange: Exchange) -> None:
         """Say who takes *exchange*."""
         method, target = exchange.method, exchange.target
         for matches, begin in self._fast_routes:
@@ -141,7 +163,7 @@ class HttpServer:
             if target.startswith(prefix):
                 exchange.begin, exchange.limit = self._raw(handler), RAW_LIMIT
                 return
-        self._api.plan(exchange, stream)
+        self._api.plan(exchange)
 
     def refuse(self, exchange: Exchange, error: AwsError) -> None:
         """Answer *error* in the words of the protocol that the request speaks."""
@@ -160,15 +182,18 @@ class HttpServer:
         sha256 = hashlib.sha256
         handle = route.handle
 
-        def verified(exchange: Exchange, digest: bytes) -> None:
+        def begin(exchange: Exchange, digest: bytes | None = None) -> None:
+            if digest is None:
+                if len(exchange.body) > BIG_BODY:
+                    task = self._loop.create_task(hashed(exchange))
+                    self._tasks.add(task)
+                    task.add_done_callback(self._tasks.discard)
+                    return
+                digest = hexlify(sha256(exchange.body).digest())
             try:
                 signed = verify(exchange.method, exchange.target, exchange.headers, digest)
-            except AwsError as error:
-                exchange.fail(error)
-                return
-            exchange.caller = signed.key.caller
-            exchange.region = signed.region
-            try:
+                exchange.caller = signed.key.caller
+                exchange.region = signed.region
                 handle(exchange)
             except AwsError as error:
                 exchange.fail(error)
@@ -178,15 +203,7 @@ class HttpServer:
 
         async def hashed(exchange: Exchange) -> None:
             digest = await self._loop.run_in_executor(self.reading, lambda: sha256(exchange.body).hexdigest())
-            verified(exchange, digest.encode())
-
-        def begin(exchange: Exchange) -> None:
-            if len(exchange.body) > BIG_BODY:
-                task = self._loop.create_task(hashed(exchange))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
-            else:
-                verified(exchange, sha256(exchange.body).hexdigest().encode())
+            begin(exchange, digest.encode())
 
         return begin
 

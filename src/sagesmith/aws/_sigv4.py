@@ -16,10 +16,11 @@ from binascii import hexlify
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256 as sha256_of
-from hmac import compare_digest, digest
+from hmac import compare_digest
 from typing import Final
 from urllib.parse import parse_qsl, quote_from_bytes, unquote_to_bytes
 
+from sagesmith.aws._claims import ALGORITHM, Claim, SigningKey, claim_of, parse_authorization, reordered
 from sagesmith.aws._sigv2 import PresignedV2, is_presigned_v2
 from sagesmith.aws.call import Key, KeyFinder
 from sagesmith.clock import Clock
@@ -40,22 +41,6 @@ _UNSIGNED: Final = b"UNSIGNED-PAYLOAD"
 _EMPTY_SHA256: Final = hashlib.sha256(b"").hexdigest().encode()
 _MAX_CACHED: Final = 4096
 _MAX_EXPIRES_S: Final = 7 * 24 * 3600
-_ALGORITHM: Final = b"AWS4-HMAC-SHA256"
-
-
-@dataclass(frozen=True, slots=True)
-class _Claim:
-    """The parts of a credential: who claims to have signed what, and for which scope."""
-
-    access_key_id: str
-    scope: bytes
-    date: str
-    day: bytes
-    region: str
-    service: str
-    s3: bool
-    names: tuple[bytes, ...]
-    signed: bytes
 
 
 @dataclass(slots=True)
@@ -119,8 +104,7 @@ class Verifier:
         self._keys = keys
         self._clock = clock
         self._max_skew_s = max_skew_s
-        self._claims: dict[bytes, _Claim] = {}
-        self._signing_keys: dict[tuple[str, bytes, str], bytes] = {}
+        self._claims: dict[bytes, Claim] = {}
         self._times: dict[bytes, float] = {}
         self._paths: dict[bytes, bytes] = {}
 
@@ -139,8 +123,10 @@ class Verifier:
         Raises:
             AwsError: nothing is signed, or not by a key that is good now, or something was changed.
         """
+        path, query = target, b""
+        if b"?" in target:
+            path, _, query = target.partition(b"?")
         authorization = headers.get(b"authorization")
-        path, _, query = target.partition(b"?")
         if authorization is None:
             if b"X-Amz-Signature=" in query or b"X-Amz-Credential=" in query:
                 return self._verify_presigned(method, path, query, headers, sha256)
@@ -153,7 +139,7 @@ class Verifier:
         claim = self._claims.get(head)
         if claim is None:
             if not found or len(mark) != 64:
-                head, mark = _reordered(authorization)
+                head, mark = reordered(authorization)
             claim = self._remember(head)
         s3 = claim.s3
         date = headers.get(b"x-amz-date") or _date_header(headers.get(b"date"))
@@ -161,19 +147,29 @@ class Verifier:
         payload = declared or sha256
         if payload is None:
             raise AwsError("InvalidRequest", "Missing required header for this request: x-amz-content-sha256")
-        key = self.key(claim.access_key_id, headers.get(b"x-amz-security-token"), s3=s3)
-        self._check_time(date, claim, s3)
-        result = self._compare(claim, key, method, path, canonical_query(query), headers, payload, date, mark)
+        key = self._keys(claim.access_key_id)
+        if key is None or key.session_token is not None or b"x-amz-security-token" in headers:
+            key = self.key(claim.access_key_id, headers.get(b"x-amz-security-token"), s3=s3)
+        signed_at = self._times.get(date)
+        if (
+            signed_at is None
+            or not date.startswith(claim.day)
+            or abs(self._clock() - signed_at) > self._max_skew_s
+        ):
+            self._check_time(date, claim, s3)
+        if query:
+            query = canonical_query(query)
+        signing = self._compare(claim, key, method, path, query, headers, payload, date, mark)
         if declared is not None and sha256 is not None and declared != sha256:
             _check_body(declared, sha256, s3)
-        return result
+        return Signed(key, claim.region, claim.service, claim.scope, date, signing, payload, mark)
 
     def _verify_presigned(
         self, method: bytes, path: bytes, query: bytes, headers: Mapping[bytes, bytes], sha256: bytes | None
     ) -> Signed:
         fields = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True))
         try:
-            if fields["X-Amz-Algorithm"].encode() != _ALGORITHM:
+            if fields["X-Amz-Algorithm"].encode() != ALGORITHM:
                 raise AwsError(
                     "IncompleteSignature", "Unsupported AWS 'algorithm': only AWS4-HMAC-SHA256 is known."
                 )
@@ -193,7 +189,7 @@ class Verifier:
                 "AuthorizationQueryParametersError",
                 f"X-Amz-Expires must be between 0 and a week (in seconds) that is {_MAX_EXPIRES_S}, not {expires}",
             )
-        claim = _claim(credential, names)
+        claim = claim_of(credential, names)
         text = fields.get("X-Amz-Security-Token")
         token = text.encode() if text is not None else headers.get(b"x-amz-security-token")
         s3 = claim.s3
@@ -206,10 +202,10 @@ class Verifier:
         rest = b"&".join(part for part in query.split(b"&") if not part.startswith(b"X-Amz-Signature="))
         declared = headers.get(b"x-amz-content-sha256")
         payload = declared or (_UNSIGNED if s3 else sha256 or _UNSIGNED)
-        result = self._compare(claim, key, method, path, canonical_query(rest), headers, payload, date, mark)
+        signing = self._compare(claim, key, method, path, canonical_query(rest), headers, payload, date, mark)
         if declared is not None and sha256 is not None and declared != sha256:
             _check_body(declared, sha256, s3)
-        return result
+        return Signed(key, claim.region, claim.service, claim.scope, date, signing, payload, mark)
 
     def _verify_presigned_v2(
         self, method: bytes, target: bytes, headers: Mapping[bytes, bytes], sha256: bytes | None
@@ -227,8 +223,8 @@ class Verifier:
             _check_body(declared, sha256, s3=True)
         return Signed(key, "", "s3", b"", b"", b"", declared or _UNSIGNED, address.signature)
 
-    def _remember(self, head: bytes) -> _Claim:
-        claim = _parse_authorization(head)
+    def _remember(self, head: bytes) -> Claim:
+        claim = parse_authorization(head)
         if len(self._claims) >= _MAX_CACHED:
             self._claims.clear()
         self._claims[head] = claim
@@ -265,7 +261,7 @@ class Verifier:
             raise _bad_token(s3)
         return key
 
-    def _check_time(self, date: bytes, claim: _Claim, s3: bool) -> None:
+    def _check_time(self, date: bytes, claim: Claim, s3: bool) -> None:
         signed_at, now = self._time(date, claim, s3), self._clock()
         if abs(now - signed_at) <= self._max_skew_s:
             return
@@ -284,7 +280,7 @@ class Verifier:
             sentence = f"Signature not yet current: {shown} is still later than {limit} ({_amz_date(now)} + {self._max_skew_s} s.)"
         raise AwsError("InvalidSignatureException", sentence, status=403)
 
-    def _time(self, date: bytes, claim: _Claim, s3: bool) -> float:
+    def _time(self, date: bytes, claim: Claim, s3: bool) -> float:
         seconds = self._times.get(date)
         if seconds is None:
             seconds = _parse_date(date, s3)
@@ -301,7 +297,7 @@ class Verifier:
 
     def _compare(
         self,
-        claim: _Claim,
+        claim: Claim,
         key: Key,
         method: bytes,
         path: bytes,
@@ -310,17 +306,15 @@ class Verifier:
         payload: bytes,
         date: bytes,
         mark: bytes,
-    ) -> Signed:
+    ) -> bytes:
+        """Return the signing key with which *mark* was made, or raise."""
         s3 = claim.s3
-        cached = (claim.access_key_id, claim.scope, key.secret_access_key)
-        signing = self._signing_keys.get(cached)
-        if signing is None:
-            if len(self._signing_keys) >= _MAX_CACHED:
-                self._signing_keys.clear()
-            signing = signing_key(key.secret_access_key, claim.date, claim.region, claim.service)
-            self._signing_keys[cached] = signing
+        secret, signing = claim.derived
+        if signing is None or secret != key.secret_access_key:
+            signing = SigningKey(signing_key(key.secret_access_key, claim.date, claim.region, claim.service))
+            claim.derived = (key.secret_access_key, signing)
         try:
-            lines = b"".join([name + b":" + headers[name] + b"\n" for name in claim.names])
+            lines = claim.lines % claim.values(headers)
         except KeyError as error:
             name = error.args[0].decode("latin-1")
             raise _mismatch(s3, f" The signed header '{name}' is not in the request.") from None
@@ -329,73 +323,22 @@ class Verifier:
         plain = path if s3 else self._paths.get(path) or self._remember_path(path)
         # What `signing.canonical_request` and `string_to_sign` do, without their calls.
         request = b"\n".join((method, plain, query, lines, claim.signed, payload))
-        text = b"\n".join((_ALGORITHM, date, claim.scope, hexlify(sha256_of(request).digest())))
-        if not compare_digest(hexlify(digest(signing, text, "sha256")), mark):
+        text = b"\n".join((ALGORITHM, date, claim.scope, hexlify(sha256_of(request).digest())))
+        if not compare_digest(signing.sign(text), mark):
             # Some clients encode the path otherwise than they send it: S3 takes it decoded and encoded anew.
             again = quote_from_bytes(unquote_to_bytes(path), safe="/-_.~").encode()
             request = b"\n".join((method, again, query, lines, claim.signed, payload))
-            found = signature(signing, string_to_sign(date, claim.scope, request)).encode()
-            if again == plain or not compare_digest(found, mark):
+            if again == plain or not compare_digest(
+                signing.sign(string_to_sign(date, claim.scope, request)), mark
+            ):
                 raise _mismatch(s3)
-        return Signed(key, claim.region, claim.service, claim.scope, date, signing, payload, mark)
+        return signing.key
 
     def _remember_path(self, path: bytes) -> bytes:
         if len(self._paths) >= _MAX_CACHED:
             self._paths.clear()
         plain = self._paths[path] = canonical_path(path, s3=False)
         return plain
-
-
-def _parse_authorization(head: bytes) -> _Claim:
-    if not head.startswith(_ALGORITHM):
-        kind = head.split(b" ")[0][:40].decode("latin-1")
-        raise AwsError(
-            "IncompleteSignatureException",
-            f"Authorization header of type '{kind}' is not supported. Sign with AWS4-HMAC-SHA256.",
-            status=403,
-        )
-    fields = {}
-    for part in head[len(_ALGORITHM) :].split(b","):
-        name, _, value = part.strip().partition(b"=")
-        fields[name] = value
-    if not fields.get(b"Credential") or not fields.get(b"SignedHeaders"):
-        raise AwsError(
-            "IncompleteSignatureException",
-            "Authorization header requires 'Credential', 'SignedHeaders' and 'Signature' parameters.",
-            status=403,
-        )
-    return _claim(fields[b"Credential"], fields[b"SignedHeaders"])
-
-
-def _reordered(authorization: bytes) -> tuple[bytes, bytes]:
-    """Return all but the signature, and the signature, if it stands elsewhere than at the end."""
-    parts = [part.strip() for part in authorization.removeprefix(_ALGORITHM).split(b",")]
-    marks = [part[10:] for part in parts if part.startswith(b"Signature=")]
-    if not marks or not authorization.startswith(_ALGORITHM):
-        _parse_authorization(authorization)
-        raise AwsError(
-            "IncompleteSignatureException", "Authorization header requires 'Signature' parameter.", status=403
-        )
-    rest = [part for part in parts if not part.startswith(b"Signature=")]
-    return _ALGORITHM + b" " + b", ".join(rest), marks[0]
-
-
-def _claim(credential: bytes, signed: bytes) -> _Claim:
-    parts = credential.rsplit(b"/", 4)
-    if len(parts) != 5 or parts[4] != b"aws4_request" or not credential.isascii():
-        raise AwsError(
-            "IncompleteSignatureException",
-            "Credential must have exactly 5 slash-delimited elements, e.g. keyid/date/region/service/term, "
-            f"got '{credential[:200].decode('latin-1')}'",
-            status=403,
-        )
-    key, date, region, service, _ = (part.decode() for part in parts)
-    names = tuple(signed.split(b";"))
-    if b"host" not in names:
-        raise AwsError(
-            "InvalidSignatureException", "'Host' must be a 'SignedHeader' in the request.", status=403
-        )
-    return _Claim(key, b"/".join(parts[1:]), date, parts[1], region, service, service == "s3", names, signed)
 
 
 def _check_body(declared: bytes, sha256: bytes, s3: bool) -> None:

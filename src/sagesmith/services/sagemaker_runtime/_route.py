@@ -91,30 +91,27 @@ class InvokeRoute:
         return method == b"POST" and (target in self._names or _TARGET.fullmatch(target) is not None)
 
     def handle(self, exchange: Exchange) -> None:
-        """Check the request and hand it to the gateway, which answers it later."""
-        arrived = monotonic()
-        try:
-            self._submit(exchange, arrived)
-        except AwsError as error:
-            exchange.fail(error)
+        """Check the request and hand it to the gateway, which answers it later.
 
-    def _submit(self, exchange: Exchange, arrived: float) -> None:
-        name = self._names.get(exchange.target) or self._name(exchange.target)
-        region, headers, body = exchange.region, exchange.headers, exchange.body
-        endpoint = self._gateway.endpoint(region, name)
+        Raises:
+            AwsError: it is refused.
+        """
+        arrived = monotonic()
+        target, headers, body = exchange.target, exchange.headers, exchange.body
+        endpoint = self._gateway.endpoint(exchange.region, self._names.get(target) or self._name(target))
         self._authorize(exchange.caller, ACTION, endpoint.arn, exchange)
-        if not _REFUSED.isdisjoint(headers):
+        if not headers.keys().isdisjoint(_REFUSED):
             raise refuse(next(member for header, member in REFUSED_HEADERS.items() if header in headers))
         if len(body) > MAX_BODY:
             raise body_too_large(len(body))
         get = headers.get
-        content_type, accept = get(b"content-type", b""), get(b"accept", b"")
-        attributes, target = get(_ATTRIBUTES), get(_VARIANT)
+        content_type, accept, attributes = get(b"content-type", b""), get(b"accept", b""), get(_ATTRIBUTES)
         if attributes:  # they may differ with each request: such a head is not kept
             head = request_head(content_type or _OCTETS, accept, attributes)
         else:
             head = self._heads.get((content_type, accept)) or self._head(content_type, accept)
-        variant = endpoint.choose(target.decode("latin-1") if target else "")
+        wanted = get(_VARIANT)
+        variant = endpoint.choose(wanted.decode("latin-1") if wanted else "")
         variant.submit(_Invocation(exchange, head, body, arrived))
 
     def _head(self, content_type: bytes, accept: bytes) -> bytes:
