@@ -13,11 +13,13 @@ from sagesmith_algorithms.registry import algorithm, names
 
 if TYPE_CHECKING:
     from sagesmith_algorithms.kmeans import KMeans
+    from sagesmith_algorithms.knn import KNN
     from sagesmith_algorithms.linear_learner import LinearLearner
     from sagesmith_algorithms.pca import PCA
     from sagesmith_algorithms.xgboost import XGBoost
 
 __all__ = [
+    "KNN",
     "PCA",
     "CustomerError",
     "DataError",
@@ -30,7 +32,13 @@ __all__ = [
     "names",
 ]
 
-_ESTIMATORS = {"KMeans": "kmeans", "LinearLearner": "linear-learner", "PCA": "pca", "XGBoost": "xgboost"}
+_ESTIMATORS = {
+    "KNN": "knn",
+    "KMeans": "kmeans",
+    "LinearLearner": "linear-learner",
+    "PCA": "pca",
+    "XGBoost": "xgboost",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -179,6 +179,11 @@ class StreamingAlgorithm(Algorithm):
     def quality(self, sums: Mapping[str, float]) -> dict[str, float]:
         """Return the metrics, in AWS's words (such as ``msd <loss>``), that *sums* come to."""
 
+    def score_lines(self, host: str, metrics: Mapping[str, float]) -> list[str]:
+        """Return further log lines about the *metrics* of the test channel."""
+        del host, metrics
+        return []
+
     @abstractmethod
     def save(self, folder: Path) -> None:
         """Write the model into *folder*, in a form that can be read without Sagesmith."""

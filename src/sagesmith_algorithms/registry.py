@@ -14,6 +14,7 @@ __all__ = ["algorithm", "names"]
 
 _CLASSES: Final = {
     "kmeans": ("sagesmith_algorithms.kmeans", "KMeans"),
+    "knn": ("sagesmith_algorithms.knn", "KNN"),
     "linear-learner": ("sagesmith_algorithms.linear_learner", "LinearLearner"),
     "pca": ("sagesmith_algorithms.pca", "PCA"),
     "xgboost": ("sagesmith_algorithms.xgboost", "XGBoost"),

@@ -130,6 +130,8 @@ def _measure(
         raise CustomerError("There is no row in the channel 'test'; check its S3Uri.")
     metrics = algorithm.quality(sums)
     log.quality("test", metrics)
+    for line in algorithm.score_lines(environment.current_host, metrics):
+        info(line)
 
 
 def _packed(state: Mapping[str, npt.NDArray[Any]]) -> bytes:

@@ -54,7 +54,20 @@ def judge_linear_learner(found: list[dict[str, Any]]) -> None:
     np.testing.assert_allclose([sum(one["score"]) for one in found], 1.0, rtol=1e-5)
 
 
+def judge_knn(found: list[dict[str, Any]]) -> None:
+    labels = [int(np.ravel(one["predicted_label"])[0]) for one in found]
+    assert labels == DIGIT_LABELS[: len(found)].tolist()
+
+
 CASES = [
+    Case(
+        "knn",
+        {"k": 3, "predictor_type": "classifier", "sample_size": 5000, "feature_dim": 64},
+        DIGITS,
+        DIGIT_LABELS,
+        judge_knn,
+        metrics=frozenset({"test:accuracy"}),
+    ),
     Case(
         "linear-learner",
         {"predictor_type": "multiclass_classifier", "num_classes": 10, "feature_dim": 64, "num_models": 2},

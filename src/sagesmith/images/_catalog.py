@@ -15,7 +15,13 @@ from typing import Final
 from sagesmith.errors import validation_error
 from sagesmith.images._environments import PythonEnvironment
 from sagesmith.images._frameworks import FRAMEWORKS, Framework, framework_of
-from sagesmith.images._metrics import KMEANS_METRICS, LINEAR_LEARNER_METRICS, PCA_METRICS, XGBOOST_METRICS
+from sagesmith.images._metrics import (
+    KMEANS_METRICS,
+    KNN_METRICS,
+    LINEAR_LEARNER_METRICS,
+    PCA_METRICS,
+    XGBOOST_METRICS,
+)
 from sagesmith.images._reference import Reference
 
 __all__ = ["TOOLKIT", "WARM_MODULES", "Image", "resolve"]
@@ -69,13 +75,13 @@ _ALGORITHMS: Final[Mapping[str, _Algorithm]] = {
     "sagemaker-xgboost": _Algorithm("xgboost", re.compile(r"\d+\.\d+-\d+(?:-[a-z0-9-]+)?|latest|"), XGBOOST_METRICS),
     "xgboost": _Algorithm("xgboost", _FIRST_PARTY_TAGS, XGBOOST_METRICS),
     "kmeans": _Algorithm("kmeans", _FIRST_PARTY_TAGS, KMEANS_METRICS),
+    "knn": _Algorithm("knn", _FIRST_PARTY_TAGS, KNN_METRICS),
     "linear-learner": _Algorithm("linear-learner", _FIRST_PARTY_TAGS, LINEAR_LEARNER_METRICS),
     "pca": _Algorithm("pca", _FIRST_PARTY_TAGS, PCA_METRICS),
 }  # fmt: skip
 
 _OTHER_ALGORITHMS: Final[Mapping[str, str]] = {
     "factorization-machines": "Factorization Machines",
-    "knn": "k-NN",
     "lda": "LDA",
     "ntm": "NTM",
     "ipinsights": "IP Insights",

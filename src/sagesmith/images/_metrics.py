@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["KMEANS_METRICS", "LINEAR_LEARNER_METRICS", "PCA_METRICS", "XGBOOST_METRICS"]
+__all__ = ["KMEANS_METRICS", "KNN_METRICS", "LINEAR_LEARNER_METRICS", "PCA_METRICS", "XGBOOST_METRICS"]
 
 # The evaluation metrics that the open XGBoost container lists for tuning.
 _XGBOOST_NAMES: Final = (
@@ -29,6 +29,12 @@ XGBOOST_METRICS: Final[tuple[tuple[str, str], ...]] = tuple(
 PCA_METRICS: Final[tuple[tuple[str, str], ...]] = (
     ("train:progress", r"#progress_metric: host=\S+, completed (\S+) %"),
     ("train:throughput", r"#throughput_metric: host=\S+, train throughput=(\S+) records/second"),
+)
+
+KNN_METRICS: Final[tuple[tuple[str, str], ...]] = (
+    *PCA_METRICS,
+    ("test:accuracy", r"#quality_metric: host=\S+, test accuracy <score>=(\S+)"),
+    ("test:mse", r"#quality_metric: host=\S+, test mse <loss>=(\S+)"),
 )
 
 _LINEAR_LEARNER_NAMES: Final = {
