@@ -183,6 +183,20 @@ def test_bucket_policies_are_heeded(served: Served) -> None:
     assert owner.get_object(Bucket="shared", Key="in/k")["Body"].read() == b"1"
 
 
+def test_deleting_many_deletes_what_is_allowed(served: Served) -> None:
+    mine = {"Effect": "Allow", "Action": "s3:DeleteObject", "Resource": "arn:aws:s3:::swept/mine/*"}
+    key = _user(served, "sweeper", mine)
+    owner = served.client("s3")
+    owner.create_bucket(Bucket="swept")
+    for name in ("mine/1", "mine/2", "yours"):
+        owner.put_object(Bucket="swept", Key=name, Body=b"")
+    objects = [{"Key": name} for name in ("mine/1", "yours", "mine/2")]
+    answer = served.client("s3", keys=key).delete_objects(Bucket="swept", Delete={"Objects": objects})
+    assert [one["Key"] for one in answer["Deleted"]] == ["mine/1", "mine/2"]
+    assert [(one["Key"], one["Code"]) for one in answer["Errors"]] == [("yours", "AccessDenied")]
+    assert [one["Key"] for one in owner.list_objects_v2(Bucket="swept")["Contents"]] == ["yours"]
+
+
 def test_conditions_on_tags_and_addresses(served: Served) -> None:
     tagged = {"StringEquals": {"aws:ResourceTag/team": "blue"}}
     near = {"IpAddress": {"aws:SourceIp": "127.0.0.1"}}

@@ -389,12 +389,7 @@ def call_of(account: Account, key: AccessKey, service: str, operation: str) -> C
         ("ListBuckets", {}, "s3:ListAllMyBuckets", "*"),
         ("UploadPart", {"Bucket": "b", "Key": "k"}, "s3:PutObject", "arn:aws:s3:::b/k"),
         ("AbortMultipartUpload", {"Bucket": "b", "Key": "k"}, "s3:AbortMultipartUpload", "arn:aws:s3:::b/k"),
-        (
-            "DeleteObjects",
-            {"Bucket": "b", "Delete": {"Objects": [{"Key": "k"}]}},
-            "s3:DeleteObject",
-            "arn:aws:s3:::b/k",
-        ),
+        ("DeleteObject", {"Bucket": "b", "Key": "k"}, "s3:DeleteObject", "arn:aws:s3:::b/k"),
         ("PutBucketEncryption", {"Bucket": "b"}, "s3:PutEncryptionConfiguration", "arn:aws:s3:::b"),
         ("GetBucketLocation", {"Bucket": "b"}, "s3:GetBucketLocation", "arn:aws:s3:::b"),
     ],
@@ -419,6 +414,16 @@ def test_a_copy_needs_its_source_too(account: Account) -> None:
     request = {"Bucket": "b", "Key": "k", "CopySource": "other/a b"}
     with pytest.raises(AwsError, match='s3:GetObject on resource: "arn:aws:s3:::other/a b"'):
         account.authorizer(call_of(account, key, "s3", "CopyObject"), request)
+
+
+def test_deleting_many_is_decided_for_each(account: Account) -> None:
+    key = account.user("deleter", policy("s3:DeleteObject", "arn:aws:s3:::b/mine/*"))
+    call = call_of(account, key, "s3", "DeleteObjects")
+    objects = [{"Key": "mine/1"}, {"Key": "yours"}, {"Key": "mine/1", "VersionId": "v"}, {"Key": "mine/2"}]
+    account.authorizer(call, {"Bucket": "b", "Delete": {"Objects": objects}})
+    assert list(call.refused) == [1, 2]
+    assert {error.code for error in call.refused.values()} == {"AccessDenied"}
+    assert "s3:DeleteObjectVersion" in call.refused[2].message
 
 
 def test_listing_can_be_limited_to_a_prefix(account: Account) -> None:

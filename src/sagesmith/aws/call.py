@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 from sagesmith.arns import Arn, partition_of
+from sagesmith.errors import AwsError
 
 __all__ = [
     "Authorizer",
@@ -116,7 +117,8 @@ class Call:
 
     `headers` has lower-case names. `response_headers` is for what no model member carries.
     `endpoint_url` is the address under which the client reached the server (`https://127.0.0.1:8777`),
-    `source_ip` where its connection comes from.
+    `source_ip` where its connection comes from. `refused` is what the authorizer refuses of an operation on many
+    things that answers for each by itself (S3's DeleteObjects), by their positions in the request.
     """
 
     service: str
@@ -133,6 +135,7 @@ class Call:
     endpoint_url: str = ""
     response_headers: dict[str, str] = field(default_factory=dict)
     source_ip: str = ""
+    refused: dict[int, AwsError] = field(default_factory=dict)
 
     @property
     def partition(self) -> str:

@@ -101,7 +101,7 @@ class IamAuthorizer:
     # Requests
 
     def __call__(self, call: Call, request: Mapping[str, Any]) -> None:
-        """Return if *call* is allowed, else raise; see `Authorizer`."""
+        """Return if *call* is allowed, else raise; see `Authorizer`. DeleteObjects learns which keys are refused."""
         service = call.service
         caller = call.caller
         access = self._access.get(caller.access_key_id)
@@ -115,9 +115,14 @@ class IamAuthorizer:
             policies = self._policies_of_buckets(request)
         if not access.everything or policies:
             place = Place(call.region, self._account, caller.arn, self._declared)
-            for action, resource in checks(service, call.operation, request, place):
+            for position, (action, resource) in enumerate(checks(service, call.operation, request, place)):
                 policy = policies.get(bucket_of_arn(resource)) if policies else None
-                self._check(access, action, resource, call, request, policy)
+                try:
+                    self._check(access, action, resource, call, request, policy)
+                except AwsError as refusal:
+                    if service != "s3" or call.operation != "DeleteObjects":
+                        raise
+                    call.refused[position] = refusal
         if service == "sagemaker" and call.operation.startswith(("Create", "Update", "Start")):
             for role in roles_passed(request):
                 self._check_passing(access, role, call)

@@ -275,7 +275,7 @@ class Objects:
 
     @operation("DeleteObjects")
     def delete_objects(self, call: Call, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Delete up to 1000 objects."""
+        """Delete up to 1000 objects; those that the caller may not delete, or that cannot be, are told as errors."""
         check_owner(self._store, request)
         entries = request["Delete"]["Objects"]
         if not 1 <= len(entries) <= _MAX_DELETIONS:
@@ -286,10 +286,12 @@ class Objects:
         deleted: list[dict[str, Any]] = []
         errors: list[dict[str, Any]] = []
         plain: list[str] = []
-        for entry in entries:
+        for position, entry in enumerate(entries):
             key = entry["Key"]
             conditions = [entry.get(name) for name in ("ETag", "LastModifiedTime", "Size")]
             try:
+                if position in call.refused:
+                    raise call.refused[position]
                 check_version(entry)
                 if any(condition is not None for condition in conditions):
                     self._store.delete(request["Bucket"], key, check=partial(_check_deletion, *conditions))
