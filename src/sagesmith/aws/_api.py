@@ -12,6 +12,7 @@ import hashlib
 import inspect
 import logging
 import threading
+from binascii import hexlify
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -217,7 +218,7 @@ class Api:
         if len(exchange.body) > _BIG_BODY:
             self._spawn(self._hash_and_go(exchange))
         else:
-            self._go(exchange, hashlib.sha256(exchange.body).hexdigest().encode())
+            self._go(exchange, hexlify(hashlib.sha256(exchange.body).digest()))
 
     async def _hash_and_go(self, exchange: Exchange) -> None:
         loop = asyncio.get_running_loop()

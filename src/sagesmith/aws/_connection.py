@@ -78,7 +78,6 @@ class Connection(asyncio.Protocol):
         "_loop",
         "_parser",
         "_paused",
-        "_peer",
         "_pending",
         "_piece",
         "_sender",
@@ -87,6 +86,7 @@ class Connection(asyncio.Protocol):
         "deadline",
         "secure",
         "server",
+        "source_ip",
         "write",
     )
 
@@ -96,7 +96,6 @@ class Connection(asyncio.Protocol):
         self._loop = loop
         self._parser = httptools.HttpRequestParser(self)
         self._transport: Any = None
-        self._peer: Any = None
         self._current: Exchange | None = None
         self._headers: dict[bytes, bytes] = {}
         self._active: Exchange | None = None
@@ -108,21 +107,18 @@ class Connection(asyncio.Protocol):
         self._can_write: asyncio.Event | None = None
         self.closed = False
         self.secure = secure
+        self.source_ip = ""
         self.deadline: float | None = None
         self.write: Callable[[bytes], None] = lambda _data: None
-
-    @property
-    def source_ip(self) -> str:
-        """The client's address, "" on a Unix socket."""
-        peer = self._peer
-        return peer[0].removeprefix("::ffff:").partition("%")[0] if isinstance(peer, tuple) else ""
 
     # asyncio.Protocol
 
     def connection_made(self, transport: Any) -> None:
         """Remember the transport; the client has `head_s` to say something."""
         self._transport = transport
-        self._peer = transport.get_extra_info("peername")
+        peer = transport.get_extra_info("peername")
+        if isinstance(peer, tuple):  # else it is a Unix socket
+            self.source_ip = peer[0].removeprefix("::ffff:").partition("%")[0]
         self.write = transport.write
         self.deadline = self._loop.time() + self._limits.head_s
         self.server.connections.add(self)

@@ -193,14 +193,9 @@ class Exchange:
         """Whether the client has gone: an answer would reach nobody."""
         return self._connection is None or self._connection.closed
 
-    @property
-    def source_ip(self) -> str:
-        """The address that the client's connection comes from, "" if it has none or is gone."""
-        return self._connection.source_ip if self._connection is not None else ""
-
     def call(self, service: str, operation: str, time: float, region: str = "", account: str = "") -> Call:
         """Return the request as handlers and authorizers see it; *region* and *account* if it says none."""
-        headers = self.headers
+        connection, headers = self._connection, self.headers
         path, mark, _ = self.target.partition(b"?")
         host = headers.get(b"host", b"").decode("latin-1")
         return Call(
@@ -215,8 +210,8 @@ class Exchange:
             path=path.decode("latin-1"),
             query=LastValues(self.target) if mark else {},
             headers=TextHeaders(headers),
-            endpoint_url=f"{'https' if self._connection and self._connection.secure else 'http'}://{host}",
-            source_ip=self.source_ip,
+            endpoint_url=f"https://{host}" if connection and connection.secure else f"http://{host}",
+            source_ip=connection.source_ip if connection else "",
         )
 
     def reply(self, status: int, header_block: bytes, body: bytes) -> None:
