@@ -114,6 +114,8 @@ async def test_a_unix_socket_of_the_server_is_tried_first(tmp_path: Path) -> Non
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(head) + head)
+        writer.close()
+        await writer.wait_closed()
 
     path = tmp_path / "server.sock"
     connection = Connection("https://127.0.0.1:1", "", {"authorization": "Bearer x"}, str(path))
