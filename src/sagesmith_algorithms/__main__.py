@@ -89,7 +89,9 @@ def _limit_threads() -> None:
     n_cpus = cpu_count()
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, str(n_cpus))
-    if "numpy" in sys.modules and n_cpus < cpu_count({}):  # looking for the libraries takes tens of milliseconds
+    if "numpy" in sys.modules and n_cpus < cpu_count(
+        {}
+    ):  # looking for the libraries takes tens of milliseconds
         importlib.import_module("threadpoolctl").threadpool_limits(n_cpus)
 
 
