@@ -158,6 +158,17 @@ class TestBinaryClassifier:
                 np.testing.assert_allclose(model.predict_proba(x), reference.predict_proba(x), atol=0.01)
         assert model.best_settings_["positive_example_weight_mult"] in (1.0, (y == 0).sum() / y.sum())
 
+    def test_rare_and_heavy_tailed_features_do_not_hold_it_back(self) -> None:
+        rng = np.random.default_rng(0)
+        groups = (rng.pareto(0.7, 6000) * 3).astype(int).clip(max=59)  # most groups have a handful of rows
+        tail = rng.pareto(1.5, 6000)
+        x = np.column_stack([np.eye(60)[groups], tail])
+        y = (rng.random(6000) < 1 / (1 + np.exp(2 - 0.5 * np.log1p(tail) - (groups % 3)))).astype(float)
+        reference = scaled(LogisticRegression(max_iter=500)).fit(x, y)
+        model = LinearLearner(BINARY, num_models=4, epochs=15).fit(x, y)
+        expected = log_loss(y, reference.predict_proba(x))
+        assert log_loss(y, model.predict_proba(x)) <= expected + 0.002
+
     def test_sparse_rows_make_the_model_of_dense_ones(self) -> None:
         x, y = load_digits(return_X_y=True)
         y = (y < 5).astype(float)

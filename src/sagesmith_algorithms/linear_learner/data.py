@@ -200,6 +200,16 @@ class Rows:
         for start in starts:
             yield self._matrix[start : start + size], self._vector[start : start + size]
 
+    def square_sums(self) -> Array:
+        """Return the sums of the squares of all scaled rows, (n_features + 1,)."""
+        total = np.zeros(self.n_features + 1)
+        for rows, _ in self.blocks():
+            if isinstance(rows, np.ndarray):
+                total += np.einsum("ij,ij->j", rows, rows)
+            else:
+                total += np.asarray(rows.multiply(rows).sum(axis=0)).reshape(-1)
+        return total
+
     def scaled_sample(self, n: int) -> tuple[Any, Floats]:
         """Return *n* scaled rows, or all of them."""
         if self._keeps:

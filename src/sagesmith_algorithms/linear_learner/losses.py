@@ -63,10 +63,15 @@ class Logistic(Loss):
         return value, wrong
 
     def curvature(self, scores: Array, labels: Array) -> Array:
-        """Return p (1 - p)."""
-        del labels
-        small = np.exp(-np.abs(scores))
-        result: Array = small / (1 + small) ** 2
+        """Return p (1 - p); for rows on the wrong side, whose slope is steep, that of the touching parabola.
+
+        There p (1 - p) vanishes with the distance, and a step would go far too far.
+        """
+        distance = np.maximum(np.abs(scores), np.float32(1e-3))
+        small = np.exp(-distance)
+        touching = 0.5 * (1 - small) / ((1 + small) * distance)
+        wrong = (scores < 0) == (labels[:, None] > 0)
+        result: Array = np.where(wrong, touching, small / (1 + small) ** 2)
         return result
 
 

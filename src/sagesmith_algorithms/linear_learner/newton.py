@@ -5,7 +5,7 @@ weights and one back. The matrix of second derivatives is taken from a sample of
 know where to go; L1 regularization is part of the step (a small problem that needs no data). A step that does
 not lower a model's objective is halved and tried again on the next pass, so that every pass serves all models.
 
-Source: Lee, Sun and Saunders, "Proximal Newton-Type Methods for Minimizing Composite Functions", SIAM J. Optim.
+Source: Marquardt 1963 (the damping); Lee, Sun and Saunders, "Proximal Newton-Type Methods for Minimizing Composite Functions", SIAM J. Optim.
 2014; Roosta-Khorasani and Mahoney, "Sub-Sampled Newton Methods", Math. Programming 2019.
 """
 
@@ -26,6 +26,7 @@ Array = npt.NDArray[Any]
 Blocks = Iterator[tuple[Any, Array]]
 _MOST_OPERATIONS: Final = 3e10  # of the second derivatives of one pass
 _SAMPLE_ROWS: Final = 16384
+_FIRST_DAMPING, _LEAST_DAMPING, _MOST_DAMPING = 1e-3, 1e-6, 1e6
 _LEAST_GAIN: Final = 1e-6  # of a step, relative to the objective: what is left is less
 
 
@@ -133,11 +134,19 @@ class Newton:
         objective: what to minimize.
         weights: float64 (n_features + 1, n_models, n_outputs) to begin with.
         sample: scaled rows with their labels, for the second derivatives.
+        mean_squares: (n_features + 1,) of all rows: a feature that the sample has too little of would else seem
+            flat, and the step along it go too far.
         use_bias: whether the last weight moves.
     """
 
     def __init__(
-        self, objective: Objective, weights: Array, sample: tuple[Any, Array], *, use_bias: bool
+        self,
+        objective: Objective,
+        weights: Array,
+        sample: tuple[Any, Array],
+        mean_squares: Array,
+        *,
+        use_bias: bool,
     ) -> None:
         self.objective = objective
         self.weights = weights
@@ -146,8 +155,18 @@ class Newton:
         self.done = np.zeros(objective.n_models, bool)
         self._use_bias = use_bias
         self._sample = sample
-        self._step = np.zeros_like(weights)
-        self._length = np.ones(objective.n_models)
+        rows = sample[0]
+        squares = rows * rows if isinstance(rows, np.ndarray) else rows.multiply(rows)
+        seen = np.asarray(squares.mean(axis=0)).reshape(-1)
+        self._mean_squares = np.maximum(mean_squares, 1e-9)
+        self._unseen = np.maximum(mean_squares - seen, 0.0)
+        self.moved = False
+        width, n_models, n_outputs = weights.shape
+        self._damping = np.full(n_models, _FIRST_DAMPING)
+        self._hoped = np.full(n_models, np.inf)  # what the last step should have gained
+        self._second = np.zeros((n_models, n_outputs, width, width))
+        self._slopes = np.zeros((n_models, n_outputs, width))
+        self._scale = np.ones((n_models, n_outputs))
 
     @staticmethod
     def sample_size(n_features: int, n_columns: int) -> int:
@@ -158,18 +177,26 @@ class Newton:
         """Judge the present weights by the mean *loss* and *slopes*, and move to the next."""
         value = loss + self.objective.penalty(self.weights)
         better = ~self.done & (value < self.best_value)
+        worse = ~self.done & ~better
+        self.moved = bool(better.any())
         gain = np.where(np.isfinite(self.best_value), self.best_value - value, np.inf)
-        stalls = better & (gain <= _LEAST_GAIN * np.abs(value))
         self.best[:, better] = self.weights[:, better]
         self.best_value[better] = value[better]
-        worse = ~self.done & ~better
-        self._length[worse] *= 0.5
-        self.done |= stalls | (worse & (self._length < 1e-3))
-        moving = np.flatnonzero(better & ~self.done)
+        self._damping[better & (gain > 0.75 * self._hoped)] *= 0.2
+        self._damping[better & (gain < 0.25 * self._hoped)] *= 4.0
+        self._damping[worse] *= 10.0
+        np.clip(self._damping, _LEAST_DAMPING, None, out=self._damping)
+        stalls = (
+            better & (gain <= _LEAST_GAIN * np.abs(value)) & (self._hoped <= 10 * _LEAST_GAIN * np.abs(value))
+        )
+        self.done |= stalls | (worse & (self._damping > _MOST_DAMPING))
+        fresh = np.flatnonzero(better & ~self.done)
+        if len(fresh):
+            self._expand(fresh, slopes[:, fresh])
+        moving = np.flatnonzero(~self.done)
         if len(moving):
-            self._step[:, moving] = self._steps(moving, slopes[:, moving])
-            self._length[moving] = np.minimum(1.0, 2 * self._length[moving])
-        self.weights = self.best + self._step * self._length[None, :, None]
+            step = self._steps(moving)
+            self.weights[:, moving] = self.best[:, moving] + step
         self.weights[:, self.done] = self.best[:, self.done]
 
     def evaluated(self, evaluate: Callable[[Objective, Array], tuple[Array, Array]]) -> tuple[Array, Array]:
@@ -179,38 +206,50 @@ class Newton:
         loss[moving], slopes[:, moving] = evaluate(self.objective.of(moving), self.weights[:, moving])
         return loss, slopes
 
-    def _steps(self, models: Array, slopes: Array) -> Array:
-        """Return the Newton steps of *models*, (n_features + 1, n_moving, n_outputs)."""
+    def _expand(self, models: Array, slopes: Array) -> None:
+        """Keep the first and second derivatives of *models* at their best weights."""
         objective, c = self.objective, self.objective.n_outputs
         rows, labels = self._sample
         base = self.best[:, models]
-        flat = np.ascontiguousarray(self.best.reshape(len(base), -1), np.float32)
-        curvature = objective.curvature(np.asarray(rows @ flat), labels)
-        curvature = curvature.reshape(len(labels), -1, c)[:, models].reshape(len(labels), -1)
-        width, n_columns = len(base), len(models) * c
-        second = np.empty((n_columns, width, width))
-        for j in range(n_columns):
-            second[j] = _gram(rows, curvature[:, j]) / len(labels)
-        l1, l2 = np.repeat(objective.l1[models], c), np.repeat(objective.l2[models], c)
-        bias_l2 = np.repeat(objective.bias_l2[models], c)
-        diagonal = np.arange(width - 1)
-        # The first term keeps the matrix invertible when features depend on one another.
-        ridge = 1e-6 * np.trace(second, axis1=1, axis2=2) / width + 1e-12
-        second[:, diagonal, diagonal] += (l2 + ridge)[:, None]
-        second[:, -1, -1] += bias_l2 + ridge
-        start = base.reshape(width, n_columns).T
-        penalty = np.concatenate([np.repeat(l2[:, None], width - 1, axis=1), bias_l2[:, None]], axis=1)
-        slope = slopes.reshape(width, n_columns).T + penalty * start
-        if not self._use_bias:
-            second[:, -1, :-1] = second[:, :-1, -1] = 0.0
-            second[:, -1, -1] = 1.0
-            slope[:, -1] = 0.0
+        width = len(base)
+        flat = np.ascontiguousarray(base.reshape(width, -1), np.float32)
+        curvature = objective.of(models).curvature(np.asarray(rows @ flat), labels)
+        scale = curvature.mean(axis=0, dtype=np.float64).reshape(-1, c)
+        l2 = np.repeat(objective.l2[models, None], width, axis=1)
+        l2[:, -1] = objective.bias_l2[models]
+        places = np.arange(width)
+        for i, model in enumerate(models):
+            for j in range(c):
+                second = _gram(rows, curvature[:, i * c + j]).astype(np.float64) / len(labels)
+                second[places, places] += scale[i, j] * self._unseen + l2[i]
+                slope = slopes[:, i, j] + l2[i] * base[:, i, j]
+                if not self._use_bias:
+                    second[-1, :-1] = second[:-1, -1] = slope[-1] = 0.0
+                    second[-1, -1] = 1.0
+                self._second[model, j], self._slopes[model, j] = second, slope
+        self._scale[models] = scale
+
+    def _steps(self, models: Array) -> Array:
+        """Return the damped Newton steps of *models*, (n_features + 1, n_moving, n_outputs)."""
+        c, width = self.objective.n_outputs, len(self.best)
+        second = self._second[models].reshape(-1, width, width)
+        slope = self._slopes[models].reshape(-1, width)
+        start = self.best[:, models].reshape(width, -1).T
+        # Damping where a feature has its variance: directions that seem flat only because rows there are fitted
+        # too well, or not at all, are walked carefully, and the others are not held back.
+        damping = (self._damping[models, None] * self._scale[models]).reshape(-1, 1)
+        places = np.arange(width)
+        second[:, places, places] += damping * self._mean_squares + 1e-12
         steps = -np.linalg.solve(second, slope[:, :, None])[:, :, 0]
+        l1 = np.repeat(self.objective.l1[models], c)
         chosen = np.flatnonzero(l1 > 0)
         if len(chosen):
             bounds = np.repeat(l1[chosen, None], width, axis=1)
             bounds[:, -1] = 0.0
             steps[chosen] = _sparse_steps(second[chosen], slope[chosen], start[chosen], bounds)
+        change = np.einsum("ij,ij->i", slope, steps) + 0.5 * np.einsum("ij,ijk,ik->i", steps, second, steps)
+        change += l1 * (np.abs(start + steps) - np.abs(start))[:, :-1].sum(axis=1)
+        self._hoped[models] = -change.reshape(-1, c).sum(axis=1)
         return steps.T.reshape(width, len(models), c)
 
 

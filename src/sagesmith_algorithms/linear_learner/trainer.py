@@ -205,18 +205,25 @@ class Trainer:
         if team.size > 1:
             dense = rows if isinstance(rows, np.ndarray) else rows.toarray()
             rows, labels = team.joined(dense, labels)
-        newton = Newton(objective, weights, (rows, labels), use_bias=self._values["use_bias"])
+        n, squares = team.summed(np.array(train.n_rows), train.square_sums())
+        newton = Newton(objective, weights, (rows, labels), squares / n, use_bias=self._values["use_bias"])
         epoch = 0
         for epoch in range(self._values["epochs"]):
             loss, slopes = newton.evaluated(lambda some, weights: self._pass_over(some, train, weights))
             n, loss, slopes = team.summed(np.array(train.n_rows), loss, slopes)
             means = np.where(newton.done, np.inf, loss / n)
             newton.take(loss / n, slopes / n)
-            state = team.agreed(newton.weights, newton.best, newton.best_value, newton.done)
+            *state, moved = team.agreed(
+                newton.weights, newton.best, newton.best_value, newton.done, np.array(newton.moved)
+            )
             newton.weights, newton.best, newton.best_value, newton.done = state
+            newton.moved = bool(moved)
             watched = self._watched(objective, newton.best, validation)
             self._report(epoch, objective, means, watched)
-            if stop(newton.best_value if watched is None else watched) or newton.done.all():
+            # A pass in which all steps were too long says nothing about how much there is to gain.
+            if newton.done.all() or (
+                newton.moved and stop(newton.best_value if watched is None else watched)
+            ):
                 break
         return newton.best, epoch + 1
 
