@@ -1,6 +1,6 @@
 """What an image URI means: a built-in algorithm, a framework, or the user's own container."""
 
-from sagesmith.images._catalog import WARM_MODULES, Image, resolve
+from sagesmith.images._catalog import WARM_MODULES, Image, metric_definitions, resolve
 from sagesmith.images._environments import (
     BuildFailed,
     Built,
@@ -23,5 +23,6 @@ __all__ = [
     "code_uri",
     "for_serving",
     "for_training",
+    "metric_definitions",
     "resolve",
 ]

@@ -24,7 +24,7 @@ from sagesmith.images._metrics import (
 )
 from sagesmith.images._reference import Reference
 
-__all__ = ["TOOLKIT", "WARM_MODULES", "Image", "resolve"]
+__all__ = ["TOOLKIT", "WARM_MODULES", "Image", "metric_definitions", "resolve"]
 
 WARM_MODULES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {"algorithms": ("sagesmith_algorithms.warm",)}
@@ -145,6 +145,11 @@ def resolve(image_uri: str) -> Image:
             f"{', '.join(sorted(_ALGORITHMS))}."
         )
     return Image(uri=image_uri, kind="user", repository=name, tag=reference.tag)
+
+
+def metric_definitions() -> tuple[tuple[str, str], ...]:
+    """Return the metric definitions of all built-in algorithms, as (name, regex)."""
+    return tuple(definition for algorithm in _ALGORITHMS.values() for definition in algorithm.metrics)
 
 
 def _builtin(uri: str, reference: Reference, algorithm: _Algorithm) -> Image:

@@ -33,25 +33,15 @@ _UTILIZATION_S: Final = (1.0, 60.0)
 
 
 class LogShipper:
-    """Gathers lines and sends them about ten times a second, the first at once, with the metrics found in them.
-
-    Call :meth:`prepare` when there is time for it: sixty metric definitions take 15 ms to compile.
-    """
+    """Gathers lines and sends them about ten times a second, the first at once, with the metrics found in them."""
 
     def __init__(self, link: Link, definitions: Iterable[tuple[str, str]] = ()) -> None:
         self._link = link
-        self._definitions = definitions
-        self._scanner: MetricScanner | None = None
+        self._scanner = MetricScanner(definitions)
         self._lines: list[Line] = []
         self._timer: asyncio.TimerHandle | None = None
-
-    def prepare(self) -> MetricScanner:
-        """Return what finds metrics; the first time, make it, and say which definitions are wrong."""
-        if self._scanner is None:
-            self._scanner = MetricScanner(self._definitions)
-            for fault in self._scanner.refused:
-                self.note(f"WARNING: {fault}")
-        return self._scanner
+        for fault in self._scanner.refused:
+            self.note(f"WARNING: {fault}")
 
     def __call__(self, lines: Sequence[Line]) -> None:
         """Take *lines* of the container."""
@@ -67,15 +57,12 @@ class LogShipper:
 
     def flush(self) -> None:
         """Send what has gathered."""
-        if not self._lines:
-            return
-        scanner = self.prepare()
         lines, self._lines = self._lines, []
         for start in range(0, len(lines), _LINES_PER_MESSAGE):
             some = lines[start : start + _LINES_PER_MESSAGE]
             self._link.send(Log(tuple(some)))
             for at, text in some:
-                for value in scanner.scan(text, at / 1000):
+                for value in self._scanner.scan(text, at / 1000):
                     self._link.send(value)
 
     def _flush_later(self) -> None:

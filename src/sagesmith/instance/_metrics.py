@@ -2,10 +2,12 @@
 
 A job of the built-in XGBoost has sixty definitions, and each line of its log goes through all of them. So a
 text that a match must contain is taken from each expression once, and lines without it are passed over.
+Compiling sixty takes 15 ms; the process that forks agents has compiled those of the built-in algorithms already.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Iterator
 from re import _constants, _parser  # type: ignore[attr-defined]
@@ -27,14 +29,14 @@ class MetricScanner:
         self.refused: list[str] = []
         for name, expression in definitions:
             try:
-                compiled = re.compile(expression)
+                compiled, required = _compiled(expression)
             except re.error as error:
                 self.refused.append(f"metric {name!r}: {expression!r} is not a regular expression: {error}")
                 continue
             # `.*x` found by search() is tried again from every position; matched from the start it is tried once.
             find = compiled.match if expression.startswith(".*") else compiled.search
             if compiled.groups:
-                self._definitions.append((name, find, _required_text(expression)))
+                self._definitions.append((name, find, required))
             else:
                 self.refused.append(f"metric {name!r}: {expression!r} has no group to take the value from")
 
@@ -48,6 +50,11 @@ class MetricScanner:
                 except ValueError:
                     continue
                 yield MetricValue(name, value, time)
+
+
+@functools.lru_cache(maxsize=1024)
+def _compiled(expression: str) -> tuple[re.Pattern[str], str]:
+    return re.compile(expression), _required_text(expression)
 
 
 def _required_text(expression: str) -> str:

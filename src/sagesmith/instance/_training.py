@@ -135,7 +135,6 @@ class Training:
             environment, read_only=tuple(f"input/data/{name}" for name in linked), folders=folders
         )
         container = self._container = await host.start(plan, self._log)
-        self._log.prepare()  # while the container's program starts
         for pipe in self._pipes:
             pipe.start(lambda text: self._call_soon(self._log.note, text))
         if self._stopping is not None:

@@ -34,8 +34,10 @@ from sagesmith.containers.process import WarmProcess
 from sagesmith.containers.processes import adopt_orphans, boot_id, start_time
 from sagesmith.containers.sandbox import prepare_for_forks
 from sagesmith.errors import AwsError
+from sagesmith.images import metric_definitions
 from sagesmith.instance._host import Host
 from sagesmith.instance._link import Link
+from sagesmith.instance._metrics import MetricScanner
 from sagesmith.instance._objects import DataError, Objects
 from sagesmith.instance._serving import Serving
 from sagesmith.instance._training import Training
@@ -89,6 +91,7 @@ def preload() -> None:
     """Do once, in the process that forks agents, what each of them would otherwise do at its start."""
     importlib.import_module("encodings.idna")  # the event loop imports it to connect
     prepare_for_forks()
+    MetricScanner(metric_definitions())
     for task in (
         TrainingTask("", "", {}, (ChannelSpec("", ""),), ""),
         ServingTask("", ""),
