@@ -68,7 +68,6 @@ class FakeFleet:
         self.instances: dict[str, FakeInstance] = {}
         self.started: list[str] = []
         self.released: list[str] = []
-        self.keys: set[str] = set()
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def shape(self, instance_type: str) -> InstanceShape:
@@ -81,7 +80,6 @@ class FakeFleet:
             return
         await self.room.wait()
         self.started.append(spec.instance_id)
-        self.keys.add(spec.role.access_key_id)
         instance = self.instances[spec.instance_id] = FakeInstance(spec, listener)
         self._tasks[spec.instance_id] = asyncio.create_task(self._play(instance))
 

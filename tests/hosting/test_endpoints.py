@@ -20,7 +20,7 @@ from sagesmith.store.logs import Logs
 from sagesmith.store.metrics import Metrics
 from sagesmith.store.resources import Resources
 from tests.fleet.fake import FakeFleet, FakeInstance, Script
-from tests.jobs.bench import ACCOUNT, CALLER, REGION, ROLE, FakeIdentities, Fuse, Killed
+from tests.jobs.bench import ACCOUNT, CALLER, REGION, ROLE, Fuse, Killed, RoleKeys
 
 IMAGE = "683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-xgboost:1.7-1"
 assert isinstance(CALLER, Caller)
@@ -72,7 +72,7 @@ class Bench:
         self.database.migrate()
         self.resources = Resources(self.database)
         self.logs, self.metrics = Logs(self.database), Metrics(self.database)
-        self.identities = FakeIdentities()
+        self.identities = RoleKeys(self.database)
         self.fleet = FakeFleet(script)
         self.gateway = FakeGateway()
         self.driver: Endpoints | None = None
@@ -83,6 +83,7 @@ class Bench:
             check_instance_type=self.fleet.shape,
             has_object=lambda bucket, key: True,
             default_role_arn=ROLE,
+            owner="server",
         )
         self._operations = {mark.name: bound for each in handlers for mark, bound in marked_operations(each)}
 
@@ -345,7 +346,7 @@ async def test_the_server_may_die_at_any_step(
             died = await _dies_before(bench, fuse, lambda bench=bench: not bench.exists()) or died
             await bench.until(lambda bench=bench: not bench.exists())
             await bench.until(lambda bench=bench: not bench.fleet.instances)
-            assert not bench.identities.working & bench.fleet.keys
+            assert not bench.identities.working
             assert bench.gateway.weights == {}
         finally:
             await bench.close()

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import itertools
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from sagesmith.aws.call import Call, Caller
@@ -29,6 +27,7 @@ from sagesmith.instance.spec import (
 from sagesmith.jobs import TrainingJobs
 from sagesmith.services import sagemaker
 from sagesmith.store.database import Database
+from sagesmith.store.identities import Identities
 from sagesmith.store.logs import Logs
 from sagesmith.store.metrics import Metrics
 from sagesmith.store.resources import Resource, Resources
@@ -76,20 +75,17 @@ async def trains_well(instance: FakeInstance) -> None:
     await instance.say(Finished())
 
 
-class FakeIdentities:
-    """Hands out keys and remembers which work."""
+class RoleKeys(Identities):
+    """The identities of a bench, and which keys of roles work."""
 
-    def __init__(self) -> None:
-        self._numbers = itertools.count(1)
-        self.working: set[str] = set()
+    def __init__(self, database: Database) -> None:
+        super().__init__(database, ACCOUNT)
+        self._stored = database
 
-    def issue(self, role_arn: str, session_name: str, duration_s: float | None) -> Any:
-        name = f"ASIA{next(self._numbers)}"
-        self.working.add(name)
-        return SimpleNamespace(access_key_id=name, secret_access_key="s", session_token="t", expires=None)
-
-    def revoke(self, access_key_id: str) -> None:
-        self.working.discard(access_key_id)
+    @property
+    def working(self) -> set[str]:
+        with self._stored.read() as connection:
+            return {row[0] for row in connection.rows("select access_key_id from iam_keys")}
 
 
 class Killed(Exception):
@@ -166,7 +162,7 @@ class Bench:
         self.resources = Resources(self.database)
         self.logs = Logs(self.database)
         self.metrics = Metrics(self.database)
-        self.identities = FakeIdentities()
+        self.identities = RoleKeys(self.database)
         self.fleet = FakeFleet(script)
         self.driver: TrainingJobs | None = None
         self._handlers = sagemaker.handlers(
@@ -176,6 +172,7 @@ class Bench:
             check_instance_type=self.fleet.shape,
             has_object=lambda bucket, key: True,
             default_role_arn=ROLE,
+            owner="server",
         )[0]
 
     def _notify(self, arn: str) -> None:
@@ -240,8 +237,7 @@ class Bench:
 
     async def ended(self, name: str = "job") -> dict[str, Any]:
         await self.until(lambda: self.row(name).status in ("Completed", "Failed", "Stopped"))
-        # A key that was issued just before the server died was never given to anybody: that one may stay.
-        await self.until(lambda: not self.identities.working & self.fleet.keys and not self.fleet.instances)
+        await self.until(lambda: not self.identities.working and not self.fleet.instances)
         return self.describe(name)
 
     def lines(self, name: str = "job", number: int = 1) -> list[str]:

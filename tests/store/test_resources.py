@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sagesmith.errors import AwsError
-from sagesmith.store.database import Database
+from sagesmith.store.database import Connection, Database
 from sagesmith.store.resources import AlreadyExists, Change, Changed, ListQuery, Missing, Resource, Resources
 from tests.conftest import FakeClock
 
@@ -143,6 +143,32 @@ def test_a_claim_holds_until_its_lease_ends(resources: Resources, clock: FakeClo
     assert resources.claim(job, "a", 10) is not None
     resources.delete(resources.get(KIND, REGION, "j1") or job)
     assert resources.claim(job, "a", 10) is None
+
+
+def test_a_resource_can_be_claimed_from_its_beginning(resources: Resources, clock: FakeClock) -> None:
+    job = create(resources, "j1", owner="a", lease_s=10)
+    assert resources.claim(job, "b", 10) is None
+    assert resources.claim(job, "a", 10) == job
+    assert [event.what for event in resources.events(job.arn)] == ["created"]
+    clock.advance(4)
+    assert resources.claim(job, "a", 10) == job  # more than half is left: nothing is written
+    clock.advance(7)
+    assert resources.claim(job, "b", 10) is not None
+
+
+def test_what_belongs_to_a_change_is_written_with_it(resources: Resources, database: Database) -> None:
+    job = create(resources, "j1")
+
+    def note(connection: Connection) -> None:
+        connection.execute("insert into tags (arn, key, value) values ('x', 'k', 'v')")
+
+    resources.update(KIND, REGION, "j1", lambda _: None, also=note)
+    assert resources.tags("x") == {}
+    with pytest.raises(ValueError, match="document"):
+        resources.update(KIND, REGION, "j1", lambda _: Change(document={"n": float("nan")}), also=note)
+    assert resources.tags("x") == {}
+    assert resources.update(KIND, REGION, "j1", lambda _: Change("Stopping"), also=note) != job
+    assert resources.tags("x") == {"k": "v"}
 
 
 def names(items: list[Resource]) -> list[str]:

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Protocol
 
 from sagesmith.clock import Clock
@@ -21,6 +22,7 @@ from sagesmith.images import Image
 from sagesmith.instance import spec
 from sagesmith.lifecycle import endpoint as lifecycle
 from sagesmith.lifecycle.records import endpoint_document, endpoint_run
+from sagesmith.store.database import Connection
 from sagesmith.store.logs import Logs
 from sagesmith.store.metrics import Datum, Metrics
 from sagesmith.store.resources import Change, Changed, Missing, Resource, Resources
@@ -59,7 +61,9 @@ class RoutingTable(Protocol):
         ...
 
 
-class _IssuedKey(Protocol):
+class Key(Protocol):
+    """An access key of an execution role."""
+
     @property
     def access_key_id(self) -> str: ...
     @property
@@ -73,8 +77,12 @@ class _IssuedKey(Protocol):
 class Identities(Protocol):
     """What an endpoint needs of the identities: keys of its models' execution roles. Called in worker threads."""
 
-    def issue(self, role_arn: str, session_name: str, duration_s: float | None, /) -> _IssuedKey:
-        """Return a new key of the role; it works until it is revoked if *duration_s* is None."""
+    def draft(self, role_arn: str, session_name: str, duration_s: float | None, /) -> Key:
+        """Return a new key of the role, for ever if *duration_s* is None. It works once it is stored."""
+        ...
+
+    def store(self, key: Any, connection: Connection, /) -> None:
+        """Write a key that `draft` returned, in a transaction that is under way."""
         ...
 
     def revoke(self, access_key_id: str, /) -> None:
@@ -150,14 +158,20 @@ class EndpointWorker:
             else:
                 await self._follow(resource)
 
-    async def apply(self, event: lifecycle.Event, *, follow: bool = True) -> None:
-        """Change the row by *event*, and perform what it then demands."""
+    async def apply(
+        self,
+        event: lifecycle.Event,
+        *,
+        follow: bool = True,
+        also: Callable[[Connection], None] | None = None,
+    ) -> None:
+        """Change the row by *event*, writing *also* with it, and perform what it then demands."""
         async with self._lock:
             if follow:
                 # Who reads InService may invoke at once: the gateway has to know before the row says so.
                 self._serve_all(lifecycle.step(self.run, event, self._parts.clock())[0])
             try:
-                resource = await in_thread(self._save, event)
+                resource = await in_thread(self._save, event, also)
             except Missing:
                 self._end()
                 return
@@ -205,7 +219,7 @@ class EndpointWorker:
         """Whether the row is still this endpoint's: a deleted one's name may have been used again."""
         return endpoint_run(resource.document).uid == self.run.uid
 
-    def _save(self, event: lifecycle.Event) -> Resource:
+    def _save(self, event: lifecycle.Event, also: Callable[[Connection], None] | None = None) -> Resource:
         at = self._parts.clock()
 
         def edit(resource: Resource) -> Change | None:
@@ -217,7 +231,7 @@ class EndpointWorker:
                 return None
             return Change(after.status.value, endpoint_document(resource.document, after))
 
-        return self._parts.resources.update(KIND, self._region, self._name, edit, _why(event))
+        return self._parts.resources.update(KIND, self._region, self._name, edit, _why(event), also=also)
 
     async def _follow(self, resource: Resource) -> None:
         self.run = endpoint_run(resource.document)
@@ -314,9 +328,10 @@ class EndpointWorker:
             await self.apply(lifecycle.InstanceStarted(instance_id))
 
     async def _credentials(self, instance_id: str, role_arn: str) -> spec.Credentials:
-        issue = self._parts.identities.issue
-        key = await in_thread(issue, role_arn, f"SageMaker-{self._name}"[:64], None)
-        await self.apply(lifecycle.KeyIssued(instance_id, key.access_key_id), follow=False)
+        identities = self._parts.identities
+        key = await in_thread(identities.draft, role_arn, f"SageMaker-{self._name}"[:64], None)
+        issued = lifecycle.KeyIssued(instance_id, key.access_key_id)
+        await self.apply(issued, follow=False, also=partial(identities.store, key))
         return spec.Credentials(
             key.access_key_id, key.secret_access_key, key.session_token or "", key.expires or 0.0
         )

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Protocol
 
 from sagesmith.clock import Clock
@@ -22,6 +23,7 @@ from sagesmith.jobs._telemetry import Telemetry
 from sagesmith.jobs._training_spec import instance_spec
 from sagesmith.lifecycle import training as lifecycle
 from sagesmith.lifecycle.records import training_document, training_run
+from sagesmith.store.database import Connection
 from sagesmith.store.resources import Change, Missing, Resource, Resources
 from sagesmith.store.threads import in_thread
 
@@ -34,7 +36,9 @@ WAIT_SHOWN_AFTER_S: Final = 0.5
 _log = logging.getLogger(__name__)
 
 
-class _IssuedKey(Protocol):
+class Key(Protocol):
+    """An access key of an execution role."""
+
     @property
     def access_key_id(self) -> str: ...
     @property
@@ -48,8 +52,12 @@ class _IssuedKey(Protocol):
 class Identities(Protocol):
     """What a job needs of the identities: keys of its execution role. Called in worker threads."""
 
-    def issue(self, role_arn: str, session_name: str, duration_s: float | None, /) -> _IssuedKey:
-        """Return a new key of the role; it works until it is revoked if *duration_s* is None."""
+    def draft(self, role_arn: str, session_name: str, duration_s: float | None, /) -> Key:
+        """Return a new key of the role, for ever if *duration_s* is None. It works once it is stored."""
+        ...
+
+    def store(self, key: Any, connection: Connection, /) -> None:
+        """Write a key that `draft` returned, in a transaction that is under way."""
         ...
 
     def revoke(self, access_key_id: str, /) -> None:
@@ -121,11 +129,17 @@ class TrainingJob:
                 return
             await self._follow(resource)
 
-    async def apply(self, event: lifecycle.Event, *, follow: bool = True) -> None:
-        """Change the row by *event*, and perform what it then demands."""
+    async def apply(
+        self,
+        event: lifecycle.Event,
+        *,
+        follow: bool = True,
+        also: Callable[[Connection], None] | None = None,
+    ) -> None:
+        """Change the row by *event*, writing *also* with it, and perform what it then demands."""
         async with self._lock:
             try:
-                resource = await in_thread(self._save, event)
+                resource = await in_thread(self._save, event, also)
             except Missing:
                 self._end()
                 return
@@ -172,7 +186,7 @@ class TrainingJob:
         """Whether the row is still this job's: a deleted job's name may have been used again."""
         return training_run(resource.document).uid == self.run.uid
 
-    def _save(self, event: lifecycle.Event) -> Resource:
+    def _save(self, event: lifecycle.Event, also: Callable[[Connection], None] | None = None) -> Resource:
         at = self._parts.clock()
         metrics = self._parts.telemetry.final_metrics(self._region, self._name)
 
@@ -188,7 +202,7 @@ class TrainingJob:
                 document["FinalMetricDataList"] = metrics
             return Change(after.status.value, document)
 
-        return self._parts.resources.update(KIND, self._region, self._name, edit, _why(event))
+        return self._parts.resources.update(KIND, self._region, self._name, edit, _why(event), also=also)
 
     async def _follow(self, resource: Resource) -> None:
         self._document = resource.document
@@ -290,9 +304,11 @@ class TrainingJob:
         return await asyncio.shield(self._role)
 
     async def _issue(self) -> spec.Credentials:
-        issue = self._parts.identities.issue
-        key = await in_thread(issue, self._document["RoleArn"], f"SageMaker-{self._name}"[:64], None)
-        await self.apply(lifecycle.KeyIssued(key.access_key_id), follow=False)
+        identities = self._parts.identities
+        name = f"SageMaker-{self._name}"[:64]
+        key = await in_thread(identities.draft, self._document["RoleArn"], name, None)
+        issued = lifecycle.KeyIssued(key.access_key_id)
+        await self.apply(issued, follow=False, also=partial(identities.store, key))
         return spec.Credentials(
             key.access_key_id, key.secret_access_key, key.session_token or "", key.expires or 0.0
         )

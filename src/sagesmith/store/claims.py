@@ -80,8 +80,12 @@ class ClaimedRows(Generic[W]):
         """Recover every row, then go on with whatever comes. Call it once."""
         self._loop = asyncio.get_running_loop()
         rows = await in_thread(self._resources.with_status, self._kind, self._statuses)
+        self._taking.update(row.arn for row in rows)  # whatever comes for them meanwhile
         for row in rows:
-            worker = await self._claim(row)
+            try:
+                worker = self._worker_of(await in_thread(self._resources.claim, row, self._owner, LEASE_S))
+            finally:
+                self._taking.discard(row.arn)
             if worker is not None:
                 try:
                     await worker.recover()
@@ -126,17 +130,22 @@ class ClaimedRows(Generic[W]):
             return
         self._taking.add(arn)
         try:
-            row = await in_thread(self._resources.by_arn, arn)
-            if row is None or row.status not in self._statuses or row.arn in self.workers:
+            if arn in self.workers:
                 return
-            worker = await self._claim(row)
+            claimed = await in_thread(self._find_and_claim, arn)
+            worker = self._worker_of(claimed)
         finally:
             self._taking.discard(arn)
         if worker is not None:
             await worker.follow()
 
-    async def _claim(self, row: Resource) -> W | None:
-        claimed = await in_thread(self._resources.claim, row, self._owner, LEASE_S)
+    def _find_and_claim(self, arn: str) -> Resource | None:
+        row = self._resources.by_arn(arn)
+        if row is None or row.status not in self._statuses:
+            return None
+        return self._resources.claim(row, self._owner, LEASE_S)
+
+    def _worker_of(self, claimed: Resource | None) -> W | None:
         if claimed is None or self._loop is None:
             return None
         self._renewed[claimed.arn] = self._clock()

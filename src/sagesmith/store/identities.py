@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from sagesmith.arns import Arn
@@ -352,13 +353,30 @@ class Identities:
             policy_arns: managed policies that limit it as well.
             tags: session tags.
         """
+        key = self.draft(
+            role_arn, session_name, duration_s, session_policy, policy_arns=policy_arns, tags=tags
+        )
+        self._add_key(key)
+        return key
+
+    def draft(
+        self,
+        role_arn: str,
+        session_name: str,
+        duration_s: float | None,
+        session_policy: str | Mapping[str, Any] | None = None,
+        *,
+        policy_arns: Sequence[str] = (),
+        tags: Mapping[str, str] | None = None,
+    ) -> AccessKey:
+        """Return the key that `issue` would make. It works once `store` has written it."""
         name = role_arn.rpartition("/")[2]
         role = self.principal("role", name) or self.stand_in(name)
         if session_policy is not None and not isinstance(session_policy, str):
             session_policy = json.dumps(session_policy)
         now = self._clock()
         session = f"assumed-role/{role.name}/{session_name}"
-        key = AccessKey(
+        return AccessKey(
             access_key_id=new_id("ASIA", 16),
             secret_access_key=_secret(),
             holder_kind="role",
@@ -372,8 +390,14 @@ class Identities:
             session_policy_arns=tuple(policy_arns),
             session_tags=tags or {},
         )
-        self._add_key(key)
-        return key
+
+    def store(self, key: AccessKey, connection: Connection) -> None:
+        """Write a key that `draft` returned, in a transaction that is under way: with what needs it, or not at all."""
+        past = (
+            self._clock() - 86400
+        )  # an expired key is kept for a day, to be told so instead of being unknown
+        connection.execute("delete from iam_keys where expires < :past", {"past": past})
+        rows.add_key(connection, key)
 
     def issue_for_user(self, user: str, duration_s: float) -> AccessKey:
         """Make a temporary key of a user: it acts as the user, and ends."""
@@ -411,15 +435,7 @@ class Identities:
 
     def _add_key(self, key: AccessKey) -> None:
         """Add *key*. Nothing derived before can be about a new key, so the generation stays."""
-        past = (
-            self._clock() - 86400
-        )  # an expired key is kept for a day, to be told so instead of being unknown
-
-        def work(connection: Connection) -> None:
-            connection.execute("delete from iam_keys where expires < :past", {"past": past})
-            rows.add_key(connection, key)
-
-        self._database.transact(work)
+        self._database.transact(partial(self.store, key))
         with self._lock:
             self._keys[key.access_key_id] = key
 

@@ -137,7 +137,7 @@ _EVENT: Final = (
 _INSERT: Final = (
     "insert into resources (kind, region, name, arn, arn_key, status, parent, created, modified, version, "
     "owner, lease_until, summary, document, private) values (:kind, :region, :name, :arn, :arn_key, :status, "
-    ":parent, :now, :now, :version, '', 0, :summary, :document, :private)"
+    ":parent, :now, :now, :version, :owner, :lease_until, :summary, :document, :private)"
 )
 _CHANGE: Final = (
     "update resources set status = :status, modified = :now, version = :new_version, summary = :summary, "
@@ -182,9 +182,14 @@ class Resources:
         status: str = "",
         tags: Mapping[str, str] | None = None,
         parent: str = "",
+        owner: str = "",
+        lease_s: float = 0.0,
         why: str = "",
     ) -> Resource:
         """Store a new resource with its tags and return it.
+
+        Args:
+            owner, lease_s: who has the claim on it from the beginning, and for how long; see `claim`.
 
         Raises:
             AlreadyExists: the name or ARN is taken.
@@ -193,7 +198,10 @@ class Resources:
         now = self._clock()
         text, private = _texts(document)
         new = Resource(kind, region, name, arn, status, now, now, 0, parent, text, private)
-        row = {**self._row(new), "arn": arn, "arn_key": arn.lower(), "parent": parent, "now": now}
+        row = {
+            **self._row(new), "arn": arn, "arn_key": arn.lower(), "parent": parent, "now": now,
+            "owner": owner, "lease_until": now + lease_s if owner else 0.0,
+        }  # fmt: skip
 
         def work(connection: Connection) -> int:
             version = _append(connection, now, row["arn_key"], "created", "", status, why)
@@ -250,12 +258,20 @@ class Resources:
         )
 
     def update(
-        self, kind: str, region: str, name: str, edit: Callable[[Resource], Change | None], why: str = ""
+        self,
+        kind: str,
+        region: str,
+        name: str,
+        edit: Callable[[Resource], Change | None],
+        why: str = "",
+        *,
+        also: Callable[[Connection], None] | None = None,
     ) -> Resource:
         """Read, *edit* and write in one transaction; nothing comes between. Return the resource as it is then.
 
         *edit* gets the present state and returns what to change, or None for nothing. It must be quick, may be
-        called more than once, and must not use the database.
+        called more than once, and must not use the database. If there is a change, *also* writes what belongs to
+        it, in the same transaction.
 
         Raises:
             Missing: there is no such resource.
@@ -269,6 +285,8 @@ class Resources:
             change = edit(resource)
             if change is None:
                 return resource
+            if also is not None:
+                also(connection)
             texts = None if change.document is None else _texts(change.document)
             return self._change(connection, resource, change.status, texts, why)
 
@@ -349,12 +367,19 @@ class Resources:
     def claim(self, resource: Resource, owner: str, lease_s: float) -> Resource | None:
         """Give *owner* the right to drive *resource* for *lease_s* seconds, or renew it.
 
+        Nothing is written if *owner* has it for more than half of that already.
+
         Returns:
             The resource as it is now (look at its status again), or None: it is gone, or another owner has it.
         """
         now = self._clock()
         state = f"select owner, lease_until, {_COLUMNS} from resources where {_NAMED}"
         lease = {**_name_of(resource), "owner": owner, "lease_until": now + lease_s}
+        with self._database.read() as connection:
+            row = connection.row(state, _name_of(resource))
+        if row is not None and row[0] == owner and row[1] > now + lease_s / 2:
+            current = _resource(row[2:])
+            return current if current.created == resource.created else None
 
         def work(connection: Connection) -> Resource | None:
             row = connection.row(state + self._for_update, _name_of(resource))

@@ -31,6 +31,7 @@ def handlers(
     check_instance_type: Callable[[str], object],
     has_object: Callable[[str, str], bool],
     default_role_arn: str,
+    owner: str = "",
     check_role: Callable[[str], None] = lambda role_arn: None,
     resolve: Callable[[str], Image] = resolve,
     clock: Clock = system_clock,
@@ -44,6 +45,7 @@ def handlers(
         check_instance_type: raises `AwsError` if the fleet does not know the instance type.
         has_object: whether a bucket has an object of that key, or below it if it ends with a slash.
         default_role_arn: the execution role of models that name none.
+        owner: the name under which this server's drivers claim; "" leaves what is new to whoever comes first.
         check_role: raises `AwsError` if a role cannot be used as execution role.
         resolve: what an image URI means.
         model: SageMaker's service model; called when first needed.
@@ -57,10 +59,13 @@ def handlers(
             check_instance_type=check_instance_type,
             check_role=check_role,
             clock=clock,
+            owner=owner,
         ),
         ModelHandlers(engine, resolve=resolve, has_object=has_object, check_role=check_role),
         EndpointConfigHandlers(engine, check_instance_type=check_instance_type),
-        EndpointHandlers(engine, notify_endpoint, default_role_arn=default_role_arn, clock=clock),
+        EndpointHandlers(
+            engine, notify_endpoint, default_role_arn=default_role_arn, clock=clock, owner=owner
+        ),
         Tags(resources),
         *(record_handlers(engine, kind) for kind in RECORD_ONLY),
     ]

@@ -38,16 +38,24 @@ class EndpointHandlers:
 
     Args:
         notify: tells the driver to look at the endpoint with this ARN; thread-safe.
+        owner: the name under which the driver claims endpoints.
         default_role_arn: the execution role of models that name none.
     """
 
     service = "sagemaker"
 
     def __init__(
-        self, engine: Engine, notify: Callable[[str], None], *, default_role_arn: str, clock: Clock
+        self,
+        engine: Engine,
+        notify: Callable[[str], None],
+        *,
+        default_role_arn: str,
+        clock: Clock,
+        owner: str,
     ) -> None:
         self._engine = engine
         self._notify = notify
+        self._owner = owner
         self._default_role_arn = default_role_arn
         self._clock = clock
 
@@ -64,7 +72,12 @@ class EndpointHandlers:
         if request.get("DeploymentConfig"):
             document["LastDeploymentConfig"] = request["DeploymentConfig"]
         resource = self._engine.create(
-            call, ENDPOINT, request, endpoint_document(document, run), status=run.status.value
+            call,
+            ENDPOINT,
+            request,
+            endpoint_document(document, run),
+            status=run.status.value,
+            owner=self._owner,
         )
         self._notify(resource.arn)
         return {"EndpointArn": resource.arn}

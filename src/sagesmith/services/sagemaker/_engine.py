@@ -19,6 +19,7 @@ from sagesmith.errors import AwsError, validation_error
 from sagesmith.services.sagemaker._kinds import KINDS, ResourceKind
 from sagesmith.services.sagemaker._shapes import Shapes
 from sagesmith.services.sagemaker._tag_sets import tag_set
+from sagesmith.store.claims import LEASE_S
 from sagesmith.store.documents import decode
 from sagesmith.store.resources import (
     AlreadyExists,
@@ -70,8 +71,11 @@ class Engine:
         document: Mapping[str, Any],
         *,
         status: str = "",
+        owner: str = "",
     ) -> Resource:
         """Store a new resource: *document* is what Describe will say, *request* has its name and tags.
+
+        The driver named *owner* has the claim on it from the beginning, which saves it a transaction.
 
         Raises:
             AwsError: the name is taken, or the tags are not good.
@@ -93,6 +97,8 @@ class Engine:
                 status=status,
                 tags=tag_set(request.get("Tags")),
                 parent=_at(stored, kind.parent),
+                owner=owner,
+                lease_s=LEASE_S,
                 why=f"{call.operation} by {call.caller.arn}",
             )
         except AlreadyExists:

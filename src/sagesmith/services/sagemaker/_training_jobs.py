@@ -26,6 +26,7 @@ class TrainingJobHandlers:
 
     Args:
         notify: tells the driver to look at the job with this ARN; thread-safe.
+        owner: the name under which the driver claims jobs.
     """
 
     service = "sagemaker"
@@ -39,9 +40,11 @@ class TrainingJobHandlers:
         check_instance_type: Callable[[str], object],
         check_role: Callable[[str], None],
         clock: Clock,
+        owner: str,
     ) -> None:
         self._engine = engine
         self._notify = notify
+        self._owner = owner
         self._resolve = resolve
         self._check_instance_type = check_instance_type
         self._check_role = check_role
@@ -59,7 +62,10 @@ class TrainingJobHandlers:
         )
         arn = call.arn(f"{TRAINING_JOB.arn}/{request['TrainingJobName']}")
         document = new_training_document(request, image, arn, self._clock())
-        resource = self._engine.create(call, TRAINING_JOB, request, document, status=Status.IN_PROGRESS.value)
+        status = Status.IN_PROGRESS.value
+        resource = self._engine.create(
+            call, TRAINING_JOB, request, document, status=status, owner=self._owner
+        )
         self._notify(resource.arn)
         return {"TrainingJobArn": resource.arn}
 
