@@ -16,6 +16,7 @@ import orjson
 __all__ = ["decode", "encode"]
 
 _TAG: Final = "$bytes"
+_AS_THEY_ARE: Final = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
 _QUOTED_TAG: Final = '"$bytes"'
 
 
@@ -26,6 +27,14 @@ def encode(document: Mapping[str, Any]) -> str:
         ValueError: a number is NaN or infinite, or beyond 64 bits.
         TypeError: a value is of another type, or a key is not a string.
     """
+    # Most documents are plain JSON, and `orjson` alone is ten times as quick. It refuses what it does not know, and
+    # writes NaN and infinity as null: where there is neither null nor our tag, nothing was to be looked at.
+    try:
+        data = orjson.dumps(document, option=_AS_THEY_ARE)
+        if b"null" not in data and b'"$bytes"' not in data:
+            return data.decode()
+    except TypeError:
+        pass
     try:
         return orjson.dumps(_plain(document)).decode()
     except orjson.JSONEncodeError as error:
@@ -49,13 +58,13 @@ def _plain(value: Any) -> Any:
         if not math.isfinite(value):
             raise ValueError(f"the document has a number that JSON cannot hold: {value}.")
         return value
-    if isinstance(value, Mapping):
+    if kind is dict or isinstance(value, Mapping):
         for key in value:
-            if not isinstance(key, str):
+            if type(key) is not str and not isinstance(key, str):
                 raise TypeError(f"the document has a key that is not a string: {key!r}.")
         members = {key: _plain(item) for key, item in value.items()}
         return {_TAG: members} if _TAG in members else members
-    if isinstance(value, (list, tuple)):
+    if kind is list or isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if isinstance(value, (bytes, bytearray, memoryview)):
         return {_TAG: base64.b64encode(value).decode("ascii")}
