@@ -140,14 +140,18 @@ async def test_bad_input_data_is_the_clients_error(world: World) -> None:
     assert ear.lines == []
 
 
-async def test_two_hosts_share_the_data_and_their_artifacts_become_one(world: World) -> None:
+@both_kinds
+async def test_two_hosts_meet_share_the_data_and_their_artifacts_become_one(world: World) -> None:
     world.objects |= {f"bucket/d/{i}": b"%d" % i for i in range(3)}
     world.objects["bucket/m.json"] = json.dumps([{"prefix": "s3://bucket/d/"}, "2", "0", "1"]).encode()
     script = (
         BASE
         + """
-import json, socket
+import json
+from sagesmith_toolkit.rendezvous import Rendezvous
 r = json.load(open(B + "/input/config/resourceconfig.json")); me = r["current_host"]
+with Rendezvous(r["hosts"], me, "job") as meeting:
+    print(meeting.exchange(me.encode()), meeting.leader_address[:4])
 print(me, r["hosts"], sorted(os.listdir(B + "/input/data/train")))
 open(B + "/model/same", "w").write(me); open(B + "/model/" + me, "w")
 """
@@ -167,7 +171,8 @@ open(B + "/model/same", "w").write(me); open(B + "/model/" + me, "w")
         )
         await world.fleet.start(spec, ear)
     parts = tuple([(await ear.until(Uploaded)).part_uri for ear in ears])
-    assert [ear.lines[0] for ear in ears] == [
+    assert [ear.lines[0] for ear in ears] == ["[b'algo-1', b'algo-2'] 127."] * 2
+    assert [ear.lines[1] for ear in ears] == [
         "algo-1 ['algo-1', 'algo-2'] ['0', '2']",
         "algo-2 ['algo-1', 'algo-2'] ['1']",
     ]
