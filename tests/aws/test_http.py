@@ -380,6 +380,24 @@ def test_slow_clients_are_timed_out(running: Running) -> None:
     assert time.monotonic() - started < 12
 
 
+def test_a_body_that_stops_is_given_up(running: Running, objects: Objects) -> None:
+    start = head("PUT", "/bucket/key", running.port, digest=UNSIGNED_PAYLOAD)
+    with socket.create_connection(("127.0.0.1", running.port), timeout=10) as connection:
+        connection.sendall(start + b"content-length: 10\r\n\r\nhello")
+        assert objects.ended.wait(5)
+    assert isinstance(objects.failure, ConnectionError)
+
+
+def test_a_body_that_its_handler_lets_wait_is_not_given_up(running: Running, objects: Objects) -> None:
+    objects.hold.clear()
+    body = b"x" * 40_000_000
+    data = head("PUT", "/bucket/key", running.port, digest=UNSIGNED_PAYLOAD)
+    threading.Timer(2.2, objects.hold.set).start()
+    answer = talk(running.port, data + b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert objects.got == body
+
+
 def test_heads_and_old_clients(running: Running) -> None:
     answer = talk(running.port, b"HEAD /_sagesmith/health HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
     assert answer.endswith(b"content-length: 2\r\n\r\n")

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sagesmith.aws._bodies import BodyPipe, StreamedBody, collected
+from sagesmith.aws._bodies import BodyPipe, StreamedBody, collected, inflated
 from sagesmith.aws._exchange import NOBODY, Exchange, internal_failure
 from sagesmith.aws._json import WrongTypeError
 from sagesmith.aws._model import Catalog, ServiceModel
@@ -54,7 +54,6 @@ logger = logging.getLogger(__name__)
 BODY_LIMIT: Final = 6 * 1024 * 1024
 OBJECT_LIMIT: Final = 5 * 1024**3 + 64 * 1024**2  # 5 GiB, and the framing of its chunks
 _BIG_BODY: Final = 1024 * 1024
-_MAX_INFLATED: Final = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +114,8 @@ class Api:
         self._router = Router(self._catalog, self._handlers)
         self._workers = ThreadPoolExecutor(16, "handler")
         self._streams = ThreadPoolExecutor(64, "object")
+        # Who sent a form is known only when its fields are here: strangers must not hold the threads of uploads.
+        self._forms = ThreadPoolExecutor(8, "form")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._generic: dict[str, WireProtocol] = {}
@@ -165,6 +166,7 @@ class Api:
             task.cancel()
         self._workers.shutdown(wait=False, cancel_futures=True)
         self._streams.shutdown(wait=False, cancel_futures=True)
+        self._forms.shutdown(wait=False, cancel_futures=True)
 
     # From the server, on the loop
 
@@ -204,7 +206,7 @@ class Api:
 
         def begin(exchange: Exchange) -> None:
             self._in_thread(
-                exchange, self._streams, lambda: self._work_form(exchange, entry, pipe, boundary, bucket)
+                exchange, self._forms, lambda: self._work_form(exchange, entry, pipe, boundary, bucket)
             )
 
         exchange.begin = begin
@@ -237,7 +239,7 @@ class Api:
                 if signed.service == "s3":
                     exchange.body = collected(exchange.body, exchange.headers, signed)
                 elif b"content-encoding" in exchange.headers:
-                    _inflate(exchange, signed.service)
+                    exchange.body = inflated(exchange.body, exchange.headers, signed.service)
                 found = self._find(signed.service, exchange)
         except AwsError as error:
             self.refuse(exchange, error)
@@ -369,7 +371,7 @@ class Api:
             key, region = key_of_form(form.fields, self.verifier.key)
             form.allowed = check_policy(form.fields, self._clock())
             exchange.caller, exchange.region = key.caller, region
-            exchange.headers = {**_without_amz(exchange.headers), **form.headers()}
+            exchange.headers = form.headers(exchange.headers)
             request = Request(b"", exchange.headers, {}, {"Bucket": bucket, "Key": form.fields["key"]}, form)
         except Exception as error:
             return self._fault(call, entry, error)
@@ -479,33 +481,7 @@ class Api:
         task.add_done_callback(self._tasks.discard)
 
 
-def _without_amz(headers: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
-    """Return *headers* without those that speak of an object."""
-    return {
-        name: value
-        for name, value in headers.items()
-        if not name.startswith((b"x-amz-", b"content-")) and name != b"expires"
-    }
-
-
 def _kind(handler: _Handler | None) -> str:
     if handler is None:
         return "missing"
     return "record-only" if handler.mark.record_only else "real"
-
-
-def _inflate(exchange: Exchange, service: str) -> None:
-    """Decompress a body that botocore compressed (it does so for PutMetricData)."""
-    import zlib
-
-    if exchange.headers[b"content-encoding"].strip().lower() != b"gzip":
-        return
-    inflater = zlib.decompressobj(wbits=31)
-    try:
-        data = inflater.decompress(exchange.body, _MAX_INFLATED)
-    except zlib.error as error:
-        raise serialization_error(service, WrongTypeError(f"The body is not valid gzip: {error}.")) from error
-    if inflater.unconsumed_tail or not inflater.eof:
-        message = f"The body is not complete gzip, or has more than {_MAX_INFLATED} bytes when decompressed."
-        raise serialization_error(service, WrongTypeError(message))
-    exchange.body = data

@@ -15,14 +15,17 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from sagesmith.aws._json import WrongTypeError
 from sagesmith.aws._sigv4 import STREAMING_PREFIX, ChunkSigner, Signed
+from sagesmith.aws._words import serialization_error
 from sagesmith.errors import AwsError
 
-__all__ = ["BodyPipe", "ChunkDecoder", "StreamedBody", "collected"]
+__all__ = ["BodyPipe", "ChunkDecoder", "StreamedBody", "collected", "inflated"]
 
 HIGH_WATER: Final = 1024 * 1024
 LOW_WATER: Final = 256 * 1024
 _MAX_LINE: Final = 16 * 1024
+_MAX_INFLATED: Final = 8 * 1024 * 1024
 _CHUNK_HEAD: Final = re.compile(rb"([0-9a-fA-F]{1,16})(?:;chunk-signature=([0-9a-f]{64}))?(?:;[^\r\n]*)?")
 
 
@@ -291,3 +294,24 @@ def collected(body: bytes, headers: Mapping[bytes, bytes], signed: Signed) -> by
         pipe.feed(body)
     pipe.end()
     return StreamedBody(pipe, headers, signed, None).read()
+
+
+def inflated(body: bytes, headers: Mapping[bytes, bytes], service: str) -> bytes:
+    """Return *body*, decompressed if *headers* say that it is gzip (botocore compresses PutMetricData).
+
+    Raises:
+        AwsError: it is not, or too large; in the words of *service*.
+    """
+    import zlib
+
+    if headers[b"content-encoding"].strip().lower() != b"gzip":
+        return body
+    inflater = zlib.decompressobj(wbits=31)
+    try:
+        data = inflater.decompress(body, _MAX_INFLATED)
+    except zlib.error as error:
+        raise serialization_error(service, WrongTypeError(f"The body is not valid gzip: {error}.")) from error
+    if inflater.unconsumed_tail or not inflater.eof:
+        message = f"The body is not complete gzip, or has more than {_MAX_INFLATED} bytes when decompressed."
+        raise serialization_error(service, WrongTypeError(message))
+    return data

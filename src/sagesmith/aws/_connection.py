@@ -160,14 +160,18 @@ class Connection(asyncio.Protocol):
         """Give the client time for the rest of *exchange*, of which *size* bytes came now."""
         limits = self._limits
         if exchange.begin is not None:
-            if self._active is None:
-                self.deadline = self._loop.time() + limits.body_s
+            if self._active is None or exchange is self._active:
+                self._expect_body()
             return
         if not self._head_bytes and self._active is None:
             self.deadline = self._loop.time() + limits.head_s
         self._head_bytes += size
         if self._head_bytes > limits.head_bytes + limits.target_bytes:
             self._refuse(exchange, _head_too_large(limits))
+
+    def _expect_body(self) -> None:
+        """Give the client time for the next piece of a body, unless it is we who stopped it."""
+        self.deadline = _FOREVER if self._paused else self._loop.time() + self._limits.body_s
 
     def eof_received(self) -> bool:
         """The client has said all; it may still read."""
@@ -277,6 +281,8 @@ class Connection(asyncio.Protocol):
         exchange.complete = True
         if exchange.pipe is not None:
             exchange.pipe.end()
+            if exchange is self._active:
+                self.deadline = _FOREVER
             return
         if exchange.parts is not None:
             exchange.body = b"".join(exchange.parts)
@@ -421,6 +427,8 @@ class Connection(asyncio.Protocol):
             self._paused -= 1
             if self._paused == 0:
                 self._transport.resume_reading()
+                if self._current is not None and self._current is self._active:
+                    self._expect_body()
 
     # Streams out
 

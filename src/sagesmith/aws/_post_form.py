@@ -157,13 +157,14 @@ class PostForm:
 
     # The object that is put, and the answer
 
-    def headers(self) -> dict[bytes, bytes]:
-        """Return the fields that a PutObject would carry in headers.
+    def headers(self, sent: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+        """Return the headers of a PutObject: the form's fields, and those *sent* that do not speak of an object.
 
         Raises:
             AwsError: `MalformedXML`, the field *tagging* is no tag set; `InvalidArgument`, a field cannot be a header.
         """
-        found = {}
+        of_object = (b"x-amz-", b"content-", b"cache-control", b"expires")
+        found = {name: value for name, value in sent.items() if not name.startswith(of_object)}
         for name, value in self.fields.items():
             if name in _HEADERS or (name.startswith("x-amz-") and name not in _NOT_OF_THE_OBJECT):
                 if _HEADER_NAME.fullmatch(name) is None:
