@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -108,15 +109,16 @@ def start_aside(home: Home, arguments: Sequence[str], *, timeout_s: float = 60.0
 
 
 def stop(server: Running, home: Home, *, timeout_s: float = 180.0) -> bool:
-    """Ask the server to end, and wait for it. Return False if it was still there after *timeout_s*."""
+    """Ask the server to end, and wait until its process is gone. Return False if it was still there after *timeout_s*."""
     with contextlib.suppress(ProcessLookupError):
-        os.kill(server.pid, signal.SIGTERM)
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if not is_locked(home):
-            return True
-        time.sleep(0.02)
-    return False
+        process = os.pidfd_open(server.pid)
+        try:
+            if is_locked(home):  # else it ended just now, and its pid may be another's
+                signal.pidfd_send_signal(process, signal.SIGTERM)
+                return bool(select.select([process], [], [], timeout_s)[0])
+        finally:
+            os.close(process)
+    return not is_locked(home)
 
 
 def follow(path: Path, lines: int, *, endless: bool) -> Iterator[str]:
