@@ -306,7 +306,8 @@ async def test_a_nursery_whose_server_ended_in_the_middle_says_nothing(tmp_path:
             pass_fds=[theirs.fileno()],
             stderr=subprocess.PIPE,
         )
-    ours.send(json.dumps({"folder": str(tmp_path), "modules": []}).encode())
+    for folder in (tmp_path, tmp_path / "gone"):
+        ours.send(json.dumps({"folder": str(folder), "modules": []}).encode())
     ours.close()
     _, said = await asyncio.wait_for(nursery.communicate(), 20)
     assert (nursery.returncode, said) == (0, b"")
