@@ -75,11 +75,6 @@ class Home:
         return self.path / "run"
 
     @property
-    def socket(self) -> Path:
-        """Where the running server answers its own instances, without TLS."""
-        return self.runtime / "server.sock"
-
-    @property
     def server_file(self) -> Path:
         """What a client of the running server must know, as JSON: url, http_url, pid, region, account_id."""
         return self.runtime / "server.json"

@@ -48,8 +48,6 @@ __all__ = ["coverage", "main"]
 log = logging.getLogger("sagesmith.server")
 
 LOGS_EXPIRE_EVERY_S: Final = 3600.0
-OWNER: Final = "server"
-"""The name under which drivers claim: the same one after a restart."""
 
 
 @dataclass(slots=True)
@@ -124,7 +122,6 @@ def _handlers(parts: Parts) -> list[object]:
             has_object=parts.objects.has,
             default_role_arn=f"arn:aws:iam::{parts.settings.account_id}:role/{parts.settings.default_role}",
             resolve=images.resolve,
-            owner=OWNER,
             model=lambda: _sagemaker_model(parts.catalog),
         ),
         sagemaker_runtime.Runtime(parts.gateway),
@@ -182,8 +179,6 @@ async def _serve(home: Home, settings: Settings) -> None:
         if settings.http_port:
             await http.start("127.0.0.1", settings.http_port)
             state["http_url"] = f"http://127.0.0.1:{settings.http_port}"
-        await http.start_unix(home.socket)
-        stack.callback(home.socket.unlink, missing_ok=True)
         _write_private(home.server_file, state)
         stack.callback(home.server_file.unlink, missing_ok=True)
 
@@ -225,10 +220,7 @@ async def _make_parts(home: Home, settings: Settings, stack: AsyncExitStack) -> 
     def server() -> ServerAddress:
         state = json.loads(home.server_file.read_text("utf-8"))
         return ServerAddress(
-            url=state["url"],
-            ca_file=str(home.authority / "ca.pem"),
-            server_file=str(home.server_file),
-            socket=str(home.socket),
+            url=state["url"], ca_file=str(home.authority / "ca.pem"), server_file=str(home.server_file)
         )
 
     common: dict[str, Any] = {
@@ -240,7 +232,6 @@ async def _make_parts(home: Home, settings: Settings, stack: AsyncExitStack) -> 
         "server": server,
         "account_id": settings.account_id,
         "resolve": images.resolve,
-        "owner": OWNER,
     }
     gateway = Gateway(settings.account_id, sink=metrics.put)
     gateway.start()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import tarfile
 import time
@@ -11,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from sagesmith.instance._artifacts import merge, pack
-from sagesmith.instance._http import Connection, ConnectionLost
 from sagesmith.instance._metrics import MetricScanner
 from sagesmith.instance.journal import Journal
 from sagesmith.instance.spec import Log, Stage
@@ -108,21 +106,3 @@ def test_of_equal_names_the_first_hosts_file_is_kept(tmp_path: Path) -> None:
         assert same is not None
         assert same.read() == b"1"
         assert sorted(tar.getnames()) == ["1", "2", "same"]
-
-
-async def test_a_unix_socket_of_the_server_is_tried_first(tmp_path: Path) -> None:
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(head) + head)
-        writer.close()
-        await writer.wait_closed()
-
-    path = tmp_path / "server.sock"
-    connection = Connection("https://127.0.0.1:1", "", {"authorization": "Bearer x"}, str(path))
-    with pytest.raises(ConnectionLost):
-        await connection.request("GET", "/path", timeout_s=5)
-    async with await asyncio.start_unix_server(answer, path):
-        status, said = await connection.request("GET", "/path", timeout_s=5)
-        connection.close()
-    assert status == 200
-    assert said.splitlines()[:2] == [b"GET /path HTTP/1.1", b"host: 127.0.0.1:1"]

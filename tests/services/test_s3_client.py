@@ -28,7 +28,6 @@ class Address:
     url: str
     ca_file: str = ""
     server_file: str = ""
-    socket: str = ""
 
 
 @pytest.fixture
@@ -52,9 +51,9 @@ def client(running: Running) -> Iterator[ObjectClient]:
         yield client
 
 
-def client_of(url: str, *, server_file: str = "", socket: str = "", patience_s: float = 5.0) -> ObjectClient:
+def client_of(url: str, *, server_file: str = "", patience_s: float = 5.0) -> ObjectClient:
     return ObjectClient(
-        Address(url, server_file=server_file, socket=socket), lambda: TEMPORARY, "us-east-1", patience_s=patience_s,
+        Address(url, server_file=server_file), lambda: TEMPORARY, "us-east-1", patience_s=patience_s,
         part_bytes=PART, multipart_bytes=3 * PART,
     )  # fmt: skip
 
@@ -188,16 +187,3 @@ def test_a_download_of_an_object_that_is_replaced_meanwhile_is_one_version(
     finally:
         stop.set()
         writer.join()
-
-
-def test_a_unix_socket_of_the_server_is_tried_first(running: Running, tmp_path: Path) -> None:
-    path = tmp_path / ("long" * 30) / "server.sock"
-    path.parent.mkdir()
-    running.run(running.server.start_unix(path))
-    running.run(running.server.start_unix(path))  # as after a server that could not clean up
-    with client_of("http://127.0.0.1:1", socket=str(path)) as client:
-        client.put("bucket", "key", b"content")
-        assert client.read("bucket", "key") == b"content"
-    path.unlink()
-    with client_of(running.url, socket=str(path)) as client:
-        assert client.read("bucket", "key") == b"content"

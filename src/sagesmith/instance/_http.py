@@ -12,8 +12,6 @@ import ssl
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from sagesmith_toolkit.sockets import unix_address
-
 __all__ = ["Connection", "ConnectionLost"]
 
 _MAX_BODY = 64 * 1024 * 1024
@@ -24,14 +22,10 @@ class ConnectionLost(OSError):
 
 
 class Connection:
-    """Requests to one server, one at a time. `base` may be changed; it is used from the next connect on.
+    """Requests to one server, one at a time. `base` may be changed; it is used from the next connect on."""
 
-    A Unix socket of the same server, *socket*, is tried first.
-    """
-
-    def __init__(self, base: str, ca_file: str, headers: Mapping[str, str], socket: str = "") -> None:
+    def __init__(self, base: str, ca_file: str, headers: Mapping[str, str]) -> None:
         self.base = base
-        self._socket = socket
         self._ca_file = ca_file
         self._headers = headers
         self._reader: asyncio.StreamReader | None = None
@@ -64,10 +58,6 @@ class Connection:
         self._reader = self._writer = None
 
     async def _connect(self) -> None:
-        if self._socket:
-            with contextlib.suppress(OSError), unix_address(self._socket) as address:
-                self._reader, self._writer = await asyncio.open_unix_connection(address)
-                return
         url = urlsplit(self.base)
         context = None
         if url.scheme == "https":

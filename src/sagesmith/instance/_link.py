@@ -33,7 +33,6 @@ class Link:
         self._journal = Journal(journal)
         self._path = f"/_sagesmith/instances/{spec.instance_id}"
         self._more = asyncio.Event()
-        self._spoke = asyncio.Event()
         self._drained = asyncio.Event()
         self._drained.set()
         self._tasks: list[asyncio.Task[None]] = []
@@ -75,8 +74,6 @@ class Link:
             except ConnectionLost:
                 pause = await self._wait_for_server(connection, pause)
                 continue
-            finally:
-                self._spoke.set()
             if status != 200:
                 pause = await self._wait_for_server(connection, pause)
                 continue
@@ -88,9 +85,6 @@ class Link:
 
     async def _listen(self) -> None:
         connection, pause, after = self._connect(), _BACKOFF_S[0], 0
-        await (
-            self._spoke.wait()
-        )  # there is nothing to hear before, and connecting takes time that the start needs
         while True:
             try:
                 status, answer = await connection.request(
@@ -111,7 +105,7 @@ class Link:
     def _connect(self) -> Connection:
         server = self._spec.server
         headers = {"authorization": f"Bearer {self._spec.agent_token}", "content-type": "application/json"}
-        return Connection(server.url, server.ca_file, headers, server.socket)
+        return Connection(server.url, server.ca_file, headers)
 
     async def _wait_for_server(self, connection: Connection, pause: float) -> float:
         """Wait a little, look where the server is now, and return how long to wait the next time."""

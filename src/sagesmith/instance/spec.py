@@ -46,15 +46,11 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class ServerAddress:
-    """Where the control plane and its S3 answer. `server_file` is read again when `url` is not reachable.
-
-    `socket` is a Unix socket of the same server. On its machine it is tried first: nothing is encrypted there.
-    """
+    """Where the control plane and its S3 answer. `server_file` is read again when `url` is not reachable."""
 
     url: str
     ca_file: str = ""
     server_file: str = ""
-    socket: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ import http.client
 import json
 import random
 import re
-import socket
 import ssl
 import threading
 import time
@@ -25,7 +24,6 @@ from xml.sax.saxutils import unescape
 from sagesmith.clock import Clock, system_clock
 from sagesmith.errors import AwsError
 from sagesmith.signing import EMPTY_SHA256, UNSIGNED_PAYLOAD, CredentialsLike, sign
-from sagesmith_toolkit.sockets import unix_address
 
 __all__ = ["Address", "Body", "Requests", "Response", "ServerAway"]
 
@@ -54,11 +52,6 @@ class Address(Protocol):
     @property
     def server_file(self) -> str:
         """Read again when `url` does not answer."""
-        ...
-
-    @property
-    def socket(self) -> str:
-        """A Unix socket of the same server, which is tried first; empty if there is none."""
         ...
 
 
@@ -242,9 +235,6 @@ class Requests:
             if self._idle:
                 return self._idle.pop(), False
         parts = urlsplit(self._url)
-        if self._address.socket:
-            with suppress(OSError):
-                return _UnixConnection(parts.netloc, self._address.socket), True
         host = parts.hostname or "127.0.0.1"
         if parts.scheme == "https":
             if self._tls is None:
@@ -278,30 +268,6 @@ class Requests:
             if url and url.rstrip("/") != self._url:
                 self.close()
                 self._url = url.rstrip("/")
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    """A connection through the Unix socket *path*, made at once; *host* is only what it is called.
-
-    Raises:
-        OSError: nobody answers there.
-    """
-
-    def __init__(self, host: str, path: str) -> None:
-        super().__init__(host, timeout=_TIMEOUT_S, blocksize=_BLOCK_BYTES)
-        self._path = path
-        self.connect()
-
-    def connect(self) -> None:
-        """Connect, also again."""
-        self.sock = socket.socket(socket.AF_UNIX)
-        try:
-            self.sock.settimeout(self.timeout)
-            with unix_address(self._path) as address:
-                self.sock.connect(address)
-        except BaseException:
-            self.close()
-            raise
 
 
 def _refusal(response: Response, method: str) -> AwsError:
