@@ -46,7 +46,8 @@ class Connection:
                 return await self._exchange(method, path, body)
         except BaseException as error:
             self.close()
-            if isinstance(error, (OSError, EOFError, TimeoutError, ValueError, asyncio.LimitOverrunError)):
+            # Whatever a broken stream raises: an agent whose task ended by it would be silent for ever.
+            if isinstance(error, Exception):
                 raise ConnectionLost(f"{self.base}: {error or type(error).__name__}") from error
             raise
 
