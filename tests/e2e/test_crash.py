@@ -26,10 +26,6 @@ from tests.e2e.flow import KMEANS_IMAGE, Flow, csv_bytes
 from tests.e2e.served import Served, wait_until
 
 _T = TypeVar("_T")
-pytestmark = pytest.mark.xfail(
-    strict=False,
-    reason="known fault: an agent can hang in its upload when its server is killed at that moment",
-)
 SEED = int(os.environ.get("SAGESMITH_CRASH_SEED", "20"))
 
 

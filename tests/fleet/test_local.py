@@ -104,6 +104,24 @@ async def test_work_goes_on_without_the_server_and_nothing_is_missed(world: Worl
     assert second.all(Exited) == [Exited(0)]
 
 
+async def test_a_server_that_forgot_what_it_took_goes_on_with_what_comes(world: World) -> None:
+    script = """
+        import os, time
+        print("ready")
+        while not os.path.exists(os.environ.get("SAGEMAKER_BASE_DIR", "/opt/ml") + "/output/go"): time.sleep(0.01)
+    """
+    await world.fleet.start(world.spec(script), first := Ear())
+    await first.until_line("ready")
+    await world.vanish()
+    instance = world.home.instances / "i-1"
+    (instance / "delivered").write_text("")
+    (instance / "ml/output/go").touch()
+    fleet = await world.up()
+    assert await fleet.attach("i-1", ear := Ear())
+    assert await ear.until(Finished) == Finished()
+    assert ear.all(Exited) == [Exited(0)]
+
+
 async def test_what_ended_meanwhile_still_says_how(world: World, mark: str) -> None:
     await world.fleet.start(world.spec(sleeper(mark), "i-killed"), first := Ear())
     await first.until_line("ready")

@@ -140,7 +140,7 @@ class Instance:
             await asyncio.wait_for(self._attached.wait(), wait_s)
         async with self._delivering:
             for number, message in messages:
-                if number != self.delivered + 1:
+                if number <= self.delivered:
                     continue  # known already
                 if self.listener is None:
                     break
@@ -176,7 +176,13 @@ class Instance:
 
     def _write_delivered(self) -> None:
         with contextlib.suppress(FileNotFoundError):
-            (self.folder / _DELIVERED).write_text(str(self.delivered))
+            # In one write and without truncating, so that a server that is killed here leaves the old number
+            # or the new one; the number only grows, so nothing of the old one stays.
+            file = os.open(self.folder / _DELIVERED, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.write(file, str(self.delivered).encode())
+            finally:
+                os.close(file)
             if self.finished:
                 (self.folder / _FINISHED).touch()
 
