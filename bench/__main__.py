@@ -9,14 +9,17 @@ import sys
 
 from bench.report import Row, machine, progress, render, to_json
 
-PARTS = ("serving", "training", "control")
+PARTS = ("serving", "training", "algorithms", "control")
 
 
 def main() -> int:
     """Run the chosen parts; a part that fails is told and does not take the others along."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument(
-        "parts", nargs="*", metavar="PART", help=f"what to measure: {', '.join(PARTS)}; all if none"
+        "parts",
+        nargs="*",
+        metavar="PART",
+        help=f"what to measure: {', '.join(PARTS)}; all if none. algorithms/NAME is one of the algorithms",
     )
     parser.add_argument(
         "--rounds", type=int, default=3, help="interleaved rounds; the median counts (default 3)"
@@ -29,7 +32,7 @@ def main() -> int:
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     options = parser.parse_args()
-    unknown = sorted(set(options.parts) - set(PARTS))
+    unknown = sorted({part.partition("/")[0] for part in options.parts} - set(PARTS))
     if unknown:
         parser.error(f"unknown part {', '.join(unknown)}; there are {', '.join(PARTS)}")
     if options.quick:
@@ -39,9 +42,11 @@ def main() -> int:
     where = machine()
     for part in options.parts or PARTS:
         progress(part)
+        name, _, one = part.partition("/")
+        only = {"only": one} if one else {}
         try:
-            rows += importlib.import_module(f"bench.{part}").run(
-                options.rounds, options.seconds, options.quick
+            rows += importlib.import_module(f"bench.{name}").run(
+                options.rounds, options.seconds, options.quick, **only
             )
         except Exception as error:  # one part's trouble must not lose an hour's figures of the others
             failed = True

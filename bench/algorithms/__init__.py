@@ -1,0 +1,106 @@
+"""Built-in algorithms against the libraries one would take instead: same rows, 2 threads, loading included.
+
+Sagesmith's side is a training job without the server around it: it reads a channel and leaves an artifact. Ratios
+come from one run, in which all contenders of an algorithm take turns. ``algorithms/NAME`` measures one algorithm.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import pkgutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+from bench.algorithms import entries
+from bench.algorithms.entry import Comparison, Contender, Entry, limit_threads
+from bench.environments import ROOT, WORK, EnvironmentMissing, environment
+from bench.report import Row, Series, interleave, progress
+
+__all__ = ["run"]
+
+_UNITS = {"seconds": "s", "peak_mb": "MB"}
+
+
+def run(rounds: int, seconds: float, quick: bool, only: str = "") -> list[Row]:
+    """Measure all entries, or *only* one, and return the rows; *seconds* has no meaning here."""
+    del seconds
+    names = sorted(module.name for module in pkgutil.iter_modules(entries.__path__))
+    if only and only not in names:
+        raise ValueError(f"there is no algorithm {only!r}: there are {', '.join(names)}")
+    rows: list[Row] = []
+    for name in [only] if only else names:
+        progress(f"  {name}")
+        entry: Entry = importlib.import_module(f"bench.algorithms.entries.{name}").ENTRY
+        rows += _measured(name, entry, rounds, quick)
+    return rows
+
+
+def _measured(name: str, entry: Entry, rounds: int, quick: bool) -> list[Row]:
+    pythons: dict[str, Path] = {}
+    for one in entry.contenders:
+        try:
+            pythons[one.name] = (
+                environment(one.environment) / "python" if one.environment else Path(sys.executable)
+            )
+        except EnvironmentMissing as error:
+            progress(f"  {error}")
+    WORK.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=WORK) as folder:
+        entry.prepare(Path(folder), quick)
+        found = interleave(
+            rounds,
+            {
+                one.name: partial(_ran, name, one, pythons[one.name], folder, quick)
+                for one in entry.contenders
+                if one.name in pythons
+            },
+        )
+    return [
+        _row(entry.title, comparison, found)
+        for comparison in entry.comparisons
+        if comparison.ours in found and comparison.against in found
+    ]
+
+
+def _ran(entry: str, one: Contender, python: Path, folder: str, quick: bool) -> Mapping[str, float]:
+    done = subprocess.run(
+        [python, "-m", "bench.algorithms.contender", entry, one.name, folder, "1" if quick else "0"],
+        cwd=ROOT,
+        env=limit_threads(dict(os.environ)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{one.name} failed: {done.stderr.strip()[-500:]}")
+    measures: dict[str, float] = json.loads(done.stdout)
+    return measures
+
+
+def _row(title: str, comparison: Comparison, found: Mapping[str, Mapping[str, Series]]) -> Row:
+    ours, theirs = found[comparison.ours], found[comparison.against]
+    ratio = ours[comparison.measure].median / theirs[comparison.measure].median
+    target, met = "", None
+    if comparison.most is not None:
+        target, met = f"<= {comparison.most:g} x", ratio <= comparison.most
+    elif comparison.least is not None:
+        target, met = f">= {comparison.least:g} x", ratio >= comparison.least
+    note = comparison.note
+    if comparison.quality:
+        medians = [{comparison.quality: side[comparison.quality].median} for side in (ours, theirs)]
+        good = comparison.is_good(*medians)
+        met = None if met is None else met and good
+        values = " and ".join(f"{m[comparison.quality]:.5g}" for m in medians)
+        note = f"{note}{', ' if note else ''}{comparison.quality} {values}{'' if good else ': worse'}"
+    unit = _UNITS.get(comparison.measure, comparison.measure.replace("_per_s", "/s"))
+    what = "" if comparison.ours == "Sagesmith" else f", {comparison.ours}"
+    return Row(
+        "algorithms", f"{title}{what}", ours[comparison.measure].text(unit), comparison.against,
+        theirs[comparison.measure].text(unit), ratio, target, met, note,
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""The benchmarks, one module for each algorithm; every module here that has an `ENTRY` is run."""
