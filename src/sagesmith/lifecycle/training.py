@@ -16,7 +16,25 @@ from enum import IntEnum, StrEnum
 from math import ceil
 from typing import Any, Final, TypeAlias
 
+from sagesmith.lifecycle.jobs import (
+    TERMINAL,
+    Finished,
+    InstanceStarted,
+    KeyIssued,
+    Lost,
+    Release,
+    Revoke,
+    Shutdown,
+    Start,
+    Status,
+    Stop,
+    StopRequested,
+    Waiting,
+    with_fault,
+)
+
 __all__ = [
+    "TERMINAL",
     "Cause",
     "Command",
     "ContainerExited",
@@ -45,16 +63,6 @@ __all__ = [
     "plan",
     "step",
 ]
-
-
-class Status(StrEnum):
-    """`TrainingJobStatus`."""
-
-    IN_PROGRESS = "InProgress"
-    COMPLETED = "Completed"
-    FAILED = "Failed"
-    STOPPING = "Stopping"
-    STOPPED = "Stopped"
 
 
 class Phase(IntEnum):
@@ -157,29 +165,7 @@ class TrainingRun:
         return max(1, ceil(self.ended - self.started))
 
 
-TERMINAL: Final = frozenset({Status.COMPLETED, Status.FAILED, Status.STOPPED})
-
-
 # ---- events ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class KeyIssued:
-    """The execution role's key for this job's hosts exists."""
-
-    key_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """There is no room for the instances yet."""
-
-
-@dataclass(frozen=True, slots=True)
-class InstanceStarted:
-    """The instance's process exists."""
-
-    instance_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,29 +199,6 @@ class Uploaded:
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
-    """The instance said its last word. `error` is what went wrong outside the container."""
-
-    instance_id: str
-    error: str = ""
-    client_error: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """The instance is gone without a last word; through an orderly shutdown if `shutdown`."""
-
-    instance_id: str
-    reason: str
-    shutdown: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class StopRequested:
-    """`StopTrainingJob` was called."""
-
-
-@dataclass(frozen=True, slots=True)
 class DeadlinePassed:
     """The time `TrainingRun.deadline` has come."""
 
@@ -258,47 +221,11 @@ Event: TypeAlias = (
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
-    """Start the instance (and issue the key first, if there is none)."""
-
-    instance_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """Tell the host to end its container with grace and to upload what there is."""
-
-    instance_id: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class Merge:
     """Tell the host to make one artifact of all hosts' parts."""
 
     instance_id: str
     part_uris: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Shutdown:
-    """Tell the host that its work is over."""
-
-    instance_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Release:
-    """Forget the instance; cancel its start if it has not started."""
-
-    instance_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Revoke:
-    """The key is not needed any more."""
-
-    key_id: str
 
 
 Command: TypeAlias = Start | Stop | Merge | Shutdown | Release | Revoke
@@ -336,7 +263,6 @@ _ENDS: Final[Mapping[Cause, tuple[Status, str]]] = {
 }
 
 _ORDER: Final = ("Restarting", "Pending", "Starting", "Downloading", "Training", "Uploading")
-_KNOWN_FAULTS: Final = ("AlgorithmError:", "ClientError:", "InternalServerError:")
 
 
 def plan(
@@ -478,7 +404,7 @@ def _finished(run: TrainingRun, event: Finished, at: float) -> TrainingRun:
     run = _change(run, replace(host, phase=Phase.ENDED))
     if event.error and (run.cause in (Cause.NONE, Cause.FAILURE) or host.phase >= Phase.EXITED):
         fault = "ClientError" if event.client_error else "InternalServerError"
-        return _fail(run, _with_fault(fault, event.error), at, even_if_stopping=True)
+        return _fail(run, with_fault(fault, event.error), at, even_if_stopping=True)
     if host.exit_code is None and run.cause is Cause.NONE:
         return _fail(run, "InternalServerError: An instance ended before its container did. Try again.", at)
     return run
@@ -616,8 +542,4 @@ def _algorithm_error(event: ContainerExited) -> str:
     if not text:
         text = "The container wrote nothing to /opt/ml/output/failure; its log stream says more"
     suffix = f", exit code: {event.exit_code}"
-    return _with_fault("AlgorithmError", text)[: 1024 - len(suffix)] + suffix
-
-
-def _with_fault(fault: str, text: str) -> str:
-    return text if text.startswith(_KNOWN_FAULTS) else f"{fault}: {text}"
+    return with_fault("AlgorithmError", text)[: 1024 - len(suffix)] + suffix
