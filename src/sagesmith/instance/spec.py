@@ -183,10 +183,11 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """Lines of the container's output: (milliseconds since 1970, text) each."""
+    """Lines of the container's output: (milliseconds since 1970, text) each; with *part*, of another stream below."""
 
     kind: ClassVar[str] = "log"
     lines: tuple[tuple[int, str], ...]
+    part: str = ""
 
 
 @dataclass(frozen=True, slots=True)

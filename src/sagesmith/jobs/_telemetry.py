@@ -11,22 +11,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from sagesmith.errors import AwsError
 from sagesmith.instance import spec
 from sagesmith.instance._metrics import MetricScanner
-from sagesmith.jobs._training_spec import LOG_GROUP, log_stream
-from sagesmith.lifecycle.training import TrainingRun
 from sagesmith.store.logs import Logs
 from sagesmith.store.metrics import Datum, Metrics
 from sagesmith.store.threads import in_thread
 
-__all__ = ["Telemetry"]
+__all__ = ["Telemetry", "log_stream"]
 
 _log = logging.getLogger(__name__)
 
-NAMESPACE: Final = LOG_GROUP
 GATHERED_S: Final = 0.5
 COMPARED: Final = 2_000
 """How many of a stream's last lines are looked through for a repeated message."""
@@ -34,10 +31,29 @@ SCANNED: Final = 10_000
 """How many of a stream's last lines are looked through for the last values of metrics."""
 
 
-class Telemetry:
-    """Logs and metrics of training jobs. On the event loop; the database in threads."""
+class _Run(Protocol):
+    """What telemetry needs of a job's state."""
 
-    def __init__(self, logs: Logs, metrics: Metrics) -> None:
+    @property
+    def epoch_ms(self) -> int: ...
+    @property
+    def hosts(self) -> Sequence[object]: ...
+
+
+def log_stream(name: str, run: _Run, number: int) -> str:
+    """Return the log stream of host *number* (from 1); a job that starts again goes on in it."""
+    return f"{name}/algo-{number}-{run.epoch_ms // 1000}"
+
+
+class Telemetry:
+    """Logs and metrics of the jobs of one kind. On the event loop; the database in threads.
+
+    Args:
+        group: the log group, which is also the namespace of the metrics.
+    """
+
+    def __init__(self, logs: Logs, metrics: Metrics, group: str) -> None:
+        self.group = group
         self._logs = logs
         self._metrics = metrics
         self._last: dict[tuple[str, str], dict[str, tuple[float, float]]] = {}
@@ -52,10 +68,12 @@ class Telemetry:
         self._doubtful.add(instance_id)
 
     async def log(
-        self, region: str, name: str, run: TrainingRun, number: int, instance_id: str, message: spec.Log
+        self, region: str, name: str, run: _Run, number: int, instance_id: str, message: spec.Log
     ) -> None:
         """Append lines of host *number* (from 1) to its stream; they are stored when this returns."""
         stream = log_stream(name, run, number)
+        if message.part:
+            stream += f"/{message.part}"
         await in_thread(self._put_lines, region, stream, instance_id, message.lines)
 
     def _put_lines(
@@ -65,7 +83,7 @@ class Telemetry:
             if self._is_there(region, stream, lines):
                 return
             self._doubtful.discard(instance_id)
-        self._logs.put(LOG_GROUP, stream, lines, region=region)
+        self._logs.put(self.group, stream, lines, region=region)
 
     def _is_there(self, region: str, stream: str, lines: Sequence[tuple[int, str]]) -> bool:
         """Whether *lines* are the last in the stream, or followed only by lines of other messages."""
@@ -76,7 +94,7 @@ class Telemetry:
 
     def _lines(self, region: str, stream: str, limit: int) -> list[tuple[int, str]]:
         try:
-            page = self._logs.get(LOG_GROUP, stream, region=region, limit=limit)
+            page = self._logs.get(self.group, stream, region=region, limit=limit)
         except AwsError:  # no such stream yet
             return []
         return [(event.position.ms, event.text) for event in page.events]
@@ -109,7 +127,7 @@ class Telemetry:
         ]
 
     async def recall(
-        self, region: str, name: str, run: TrainingRun, definitions: Iterable[Mapping[str, str]]
+        self, region: str, name: str, run: _Run, definitions: Iterable[Mapping[str, str]]
     ) -> None:
         """After a restart: find the last values of the metrics in the lines that are stored."""
         pairs = [(definition["Name"], definition["Regex"]) for definition in definitions]
@@ -119,7 +137,7 @@ class Telemetry:
         self._last[region, name] = {**found, **self._last.get((region, name), {})}
 
     def _scan(
-        self, region: str, name: str, run: TrainingRun, scanner: MetricScanner
+        self, region: str, name: str, run: _Run, scanner: MetricScanner
     ) -> dict[str, tuple[float, float]]:
         found: dict[str, tuple[float, float]] = {}
         for number in range(1, len(run.hosts) + 1):
@@ -148,9 +166,9 @@ class Telemetry:
         gathered, self._gathered = self._gathered, {}
         for region, data in gathered.items():
             try:
-                await in_thread(self._metrics.put, NAMESPACE, data, region=region)
+                await in_thread(self._metrics.put, self.group, data, region=region)
             except Exception:  # a job must not fail for its metrics
-                _log.exception("%d values of training jobs' metrics could not be stored", len(data))
+                _log.exception("%d values of jobs' metrics could not be stored", len(data))
 
     async def close(self) -> None:
         """Store what is gathered, and end."""

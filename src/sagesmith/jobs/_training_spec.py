@@ -15,16 +15,12 @@ from sagesmith.instance.spec import (
     ServerAddress,
     TrainingTask,
 )
+from sagesmith.jobs._telemetry import log_stream
 from sagesmith.lifecycle.training import TrainingRun
 
-__all__ = ["LOG_GROUP", "instance_spec", "log_stream"]
+__all__ = ["LOG_GROUP", "instance_spec"]
 
 LOG_GROUP: Final = "/aws/sagemaker/TrainingJobs"
-
-
-def log_stream(name: str, run: TrainingRun, number: int) -> str:
-    """Return the log stream of host *number* (from 1); a job that starts again goes on in it."""
-    return f"{name}/algo-{number}-{run.epoch_ms // 1000}"
 
 
 def instance_spec(

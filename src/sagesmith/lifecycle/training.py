@@ -100,6 +100,16 @@ class Host:
     part_uri: str = ""
     merged: bool = False
 
+    @property
+    def is_planned(self) -> bool:
+        """Whether nobody has heard of it yet."""
+        return self.phase is Phase.PLANNED
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has said its last word."""
+        return self.phase is Phase.ENDED
+
 
 @dataclass(frozen=True, slots=True)
 class Transition:
