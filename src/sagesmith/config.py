@@ -101,6 +101,8 @@ class Settings:
     default_role: str = "SagesmithExecutionRole"
     max_skew_s: int = 900
     log_level: str = "INFO"
+    images_folder: str = ""
+    torch_backend: str = "auto"
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\d{12}", self.account_id):
@@ -110,8 +112,16 @@ class Settings:
                 raise SettingsError(f"{name} must be between 0 and 65535, not {getattr(self, name)}.")
         if self.sandbox not in ("auto", "bubblewrap", "none"):
             raise SettingsError(f"sandbox must be auto, bubblewrap or none, not {self.sandbox!r}.")
+        if not re.fullmatch(r"[a-z0-9.]*", self.torch_backend):
+            raise SettingsError(
+                f"torch_backend must be auto, cpu, cu128 and the like, or empty, not {self.torch_backend!r}."
+            )
         if self.warm_instances < 0:
             raise SettingsError(f"warm_instances must not be negative, but is {self.warm_instances}.")
+
+    def images(self, home: Home) -> Path:
+        """Return the folder of the framework environments: the home's own, or one that several share."""
+        return Path(self.images_folder).expanduser().absolute() if self.images_folder else home.images
 
     @classmethod
     def load(cls, home: Home, environ: Mapping[str, str], **given: Any) -> Settings:

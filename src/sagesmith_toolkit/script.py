@@ -13,7 +13,7 @@ import shlex
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, List, Mapping, Sequence, Tuple
+from typing import Any, List, Mapping, Tuple
 
 from sagesmith_toolkit.environment import Environment
 
@@ -84,8 +84,8 @@ class Script:
         if self.is_command:
             return ["/bin/sh", "-c", " ".join(["./" + self.program, *map(shlex.quote, words)])]
         if self.is_package:
-            return [*self._launcher(python), "-m", self.module, *words]
-        return [*self._launcher(python), self.program, *words]
+            return [python, "-m", self.module, *words]
+        return [python, self.program, *words]
 
     def variables(self) -> Mapping[str, str]:
         """Return the ``SM_`` variables."""
@@ -165,19 +165,6 @@ class Script:
             "model_dir": str(environment.model_dir),
             "user_args": arguments(self.hyperparameters),
         }
-
-    def _launcher(self, python: str) -> Sequence[str]:
-        if not self.parameters.get("sagemaker_torch_distributed_enabled"):
-            return [python]
-        environment = self.environment
-        return [
-            python, "-m", "torch.distributed.run",
-            "--nnodes", str(len(environment.hosts)),
-            "--nproc_per_node", str(max(1, gpu_count(os.environ))),
-            "--master_addr", environment.hosts[0],
-            "--master_port", "7777",
-            "--node_rank", str(environment.rank),
-        ]  # fmt: skip
 
 
 def arguments(hyperparameters: Mapping[str, Any]) -> List[str]:

@@ -18,6 +18,7 @@ from typing import Dict, Mapping, Optional, Sequence
 from sagesmith_toolkit import packages
 from sagesmith_toolkit.environment import ConfigError, Environment
 from sagesmith_toolkit.failures import ExecuteUserScriptError, UserCodeError
+from sagesmith_toolkit.launchers import launch
 from sagesmith_toolkit.processes import run
 from sagesmith_toolkit.script import Script
 from sagesmith_toolkit.source import place_code
@@ -73,11 +74,12 @@ def _train(script: Script) -> None:
         _make_executable(script.code_dir / script.program)
     else:
         python = packages.install(script.code_dir, package=script.is_package)
-    command = script.command(python)
-    _announce(script, variables, command)
-    ended = run(command, script.code_dir, _environ(script, variables, python))
-    if ended.code:
-        raise ExecuteUserScriptError(ended.code, ended.last_lines, command)
+    with launch(script, python) as how:
+        _announce(script, variables, how.command)
+        environ = {**_environ(script, variables, python), **how.variables}
+        ended = run(how.command, script.code_dir, environ)
+        if ended.code:
+            raise ExecuteUserScriptError(ended.code, ended.last_lines, how.command)
 
 
 def _environ(script: Script, variables: Mapping[str, str], python: str) -> Dict[str, str]:

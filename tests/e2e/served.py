@@ -19,9 +19,11 @@ import boto3
 import psutil
 from botocore.config import Config
 
-__all__ = ["SAGESMITH", "Served", "free_port", "wait_until"]
+__all__ = ["IMAGES", "SAGESMITH", "Served", "free_port", "wait_until"]
 
 SAGESMITH = Path(sys.executable).with_name("sagesmith")
+IMAGES = os.environ.get("SAGESMITH_IMAGES_FOLDER") or str(Path(__file__).parents[1] / ".images")
+"""The framework environments of all test runs: they are large."""
 
 
 def free_port() -> int:
@@ -52,9 +54,9 @@ class Served:
     def __init__(self, *, port: int | None = None, settings: Mapping[str, object] | None = None) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="sagesmith-test-"))
         self.port = port or free_port()
-        if settings:
-            lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
-            (self.home / "config.toml").write_text("\n".join(lines) + "\n", "utf-8")
+        chosen = {"images_folder": IMAGES, **(settings or {})}
+        lines = [f"{name} = {json.dumps(value)}" for name, value in chosen.items()]
+        (self.home / "config.toml").write_text("\n".join(lines) + "\n", "utf-8")
 
     def command(
         self, *arguments: str, check: bool = True, **options: Any

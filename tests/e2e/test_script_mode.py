@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-import io
 import json
-import tarfile
-from collections.abc import Mapping
-from textwrap import dedent
 from typing import Any
 
 import numpy as np
@@ -15,6 +11,7 @@ import pytest
 from botocore.exceptions import ClientError, WaiterError
 
 from tests.e2e.flow import Flow, xgboost_image
+from tests.e2e.script_mode import archive, deploy, invoke_npy, script
 from tests.e2e.served import Served
 
 
@@ -28,36 +25,11 @@ def own_xgboost_image() -> str:
     return xgboost_image(".".join(importlib.metadata.version("xgboost-cpu").split(".")[:2]) + "-1")
 
 
-def archive(files: Mapping[str, str | bytes]) -> bytes:
-    sink = io.BytesIO()
-    with tarfile.open(fileobj=sink, mode="w:gz") as tar:
-        for name, content in files.items():
-            data = dedent(content).encode() if isinstance(content, str) else content
-            entry = tarfile.TarInfo(name)
-            entry.size = len(data)
-            tar.addfile(entry, io.BytesIO(data))
-    return sink.getvalue()
-
-
 @pytest.fixture(scope="module")
 def flow(served: Served) -> Flow:
     flow = Flow(served, "script-mode")
     flow.upload({"data/train.csv": b"\n".join(b"%f,%f" % tuple(row) for row in points().tolist())})
     return flow
-
-
-def script(flow: Flow, name: str, files: Mapping[str, str], program: str = "train.py", **more: object) -> Any:
-    """The hyperparameters of a job that runs *program*, as the SDKs write them."""
-    flow.upload({f"{name}/source/sourcedir.tar.gz": archive(files)})
-    named = {
-        "sagemaker_program": program,
-        "sagemaker_submit_directory": f"s3://{flow.bucket}/{name}/source/sourcedir.tar.gz",
-        "sagemaker_job_name": name,
-        "sagemaker_region": "us-east-1",
-        "sagemaker_container_log_level": 20,
-        **more,
-    }
-    return {key: json.dumps(value) for key, value in named.items()}
 
 
 TRAIN = """
@@ -107,7 +79,7 @@ def test_a_book_chapters_script_trains_deploys_and_predicts(flow: Flow) -> None:
     }
     deploy(flow, "book", sklearn_image(), job["ModelArtifacts"]["S3ModelArtifacts"], environment)
     try:
-        clusters = predict(flow, "book", data)
+        clusters = invoke_npy(flow, "book", data).tolist()
         assert [len(set(clusters[n : n + 20])) for n in (0, 20, 40)] == [1, 1, 1]
         assert len(set(clusters)) == 3
         answer = flow.runtime.invoke_endpoint(
@@ -241,31 +213,3 @@ def test_a_model_without_model_fn_says_what_is_missing(flow: Flow) -> None:
         assert any("Please provide a model_fn implementation" in line for line in lines), lines
     finally:
         flow.delete("bare")
-
-
-def deploy(flow: Flow, name: str, image: str, model_data: str, environment: Mapping[str, str]) -> None:
-    flow.sagemaker.create_model(
-        ModelName=name,
-        ExecutionRoleArn=flow.served.role,
-        PrimaryContainer={"Image": image, "ModelDataUrl": model_data, "Environment": dict(environment)},
-    )
-    variant = {
-        "VariantName": "AllTraffic",
-        "ModelName": name,
-        "InitialInstanceCount": 1,
-        "InstanceType": "ml.m5.large",
-    }
-    flow.sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
-    flow.sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
-    flow.wait_for_endpoint(name)
-
-
-def predict(flow: Flow, name: str, data: np.ndarray[Any, Any]) -> list[int]:
-    """Invoke with NPY both ways, as the SDK's SKLearnPredictor does."""
-    sink = io.BytesIO()
-    np.save(sink, data)
-    answer = flow.runtime.invoke_endpoint(
-        EndpointName=name, ContentType="application/x-npy", Accept="application/x-npy", Body=sink.getvalue()
-    )
-    found: list[int] = np.load(io.BytesIO(answer["Body"].read())).tolist()
-    return found

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
+import sys
 import threading
 import zipfile
 from pathlib import Path
@@ -10,7 +12,12 @@ from pathlib import Path
 import pytest
 
 from sagesmith.images import BuildFailed, Environments, PythonEnvironment
-from sagesmith.images._environments import installer_variables, own_environment_has
+from sagesmith.images._installer import (
+    Unavailable,
+    install_arguments,
+    installer_variables,
+    own_environment_has,
+)
 
 
 def nothing_own(_: object) -> bool:
@@ -94,6 +101,39 @@ def test_a_build_that_fails_says_what_failed(environments: Environments) -> None
     assert "exit code" in str(caught.value)
     with pytest.raises(BuildFailed, match="no_such_module"):
         environments.make(PythonEnvironment("wrong", ("tiny",), modules=("no_such_module",)), ignore)
+
+
+def test_the_nearest_stands_in_for_what_cannot_be_had(environments: Environments) -> None:
+    wanted = PythonEnvironment("tiny-2.0", ("tiny==2.0",), nearest=TINY)
+    said: list[str] = []
+    use = environments.make(wanted, said.append)
+    assert any(line.startswith("The environment tiny-2.0 cannot be had here: uv ended") for line in said)
+    assert use.note.endswith("this job runs with the nearest that can: tiny 1.0.")
+    found = environments.find(wanted)
+    assert found is not None
+    assert (found.prefix, found.note) == (use.prefix, use.note)
+    assert found.prefix == environments.make(TINY, ignore).prefix
+    assert [each.name for each in environments.all()] == ["tiny-1.0"]
+
+
+def test_builds_of_torch_in_a_folder_come_before_pytorchs_index(tmp_path: Path) -> None:
+    python, machine = f"cp{sys.version_info.major}{sys.version_info.minor}", platform.machine()
+    for version in ("2.5.1+cpu", "2.13.0+cpu"):
+        (tmp_path / f"torch-{version}-{python}-{python}-manylinux_2_28_{machine}.whl").touch()
+    (tmp_path / f"torch-2.14.0-cp27-cp27-manylinux_2_28_{machine}.whl").touch()
+    here = {"UV_FIND_LINKS": str(tmp_path)}
+    assert install_arguments(("torch", "torchvision", "numpy<2"), here, "cpu") == [
+        "torch==2.13.0+cpu",
+        "numpy<2",
+    ]
+    assert install_arguments(("torch==2.5.*",), here, "cpu") == ["torch==2.5.1+cpu"]
+    with pytest.raises(Unavailable, match=r"torch==2.6.\* is not among .* 2.13.0\+cpu, 2.5.1\+cpu"):
+        install_arguments(("torch==2.6.*",), here, "cpu")
+    assert install_arguments(("torch==2.6.*", "torchvision"), {}, "cpu") == [
+        "torch==2.6.*", "torchvision", "--torch-backend", "cpu",
+    ]  # fmt: skip
+    assert install_arguments(("torch",), {}, "") == ["torch"]
+    assert install_arguments(("numpy",), {}, "cpu") == ["numpy"]
 
 
 def test_waiting_and_building_end_when_told_to(environments: Environments) -> None:

@@ -64,6 +64,33 @@ def test_a_framework_image_has_the_environment_of_its_tag(tag: str, requirement:
     assert bool(image.python.note) == tag.startswith("0.")
 
 
+@pytest.mark.parametrize(
+    ("image", "framework", "requirements"),
+    [
+        ("pytorch-training:2.8.0-cpu-py312", "pytorch", {"torch==2.8.*"}),
+        ("pytorch-inference:2.6.0-gpu-py312-cu124-ubuntu22.04-sagemaker", "pytorch", {"torch==2.6.*"}),
+        ("sagemaker-pytorch:0.4.0-cpu-py3", "pytorch", {"torch=="}),
+        ("tensorflow-training:2.19.0-cpu-py312", "tensorflow", {"tensorflow", "==2.19.*"}),
+        ("sagemaker-tensorflow-serving:1.11.0-cpu", "tensorflow", {"tensorflow"}),
+        ("mxnet-inference:1.9.0-cpu-py38", "mxnet", {"mxnet==1.9.1", "numpy==1.23.5"}),
+        (
+            "huggingface-pytorch-inference:2.6.0-transformers4.49.0-cpu-py312-ubuntu22.04",
+            "huggingface",
+            {"torch==2.6.*", "transformers==4.49.*"},
+        ),
+    ],
+)
+def test_the_images_of_deep_learning_have_environments_too(
+    image: str, framework: str, requirements: set[str]
+) -> None:
+    found = resolve(f"763104351884.dkr.ecr.eu-west-1.amazonaws.com/{image}")
+    assert (found.kind, found.framework, found.runtime) == ("framework", framework, "process")
+    assert found.environment == {"SAGESMITH_FRAMEWORK": framework}
+    assert found.python is not None
+    text = " ".join(found.python.requirements)
+    assert all(part in text for part in requirements), text
+
+
 def test_the_job_decides_what_the_image_of_xgboost_runs() -> None:
     image = resolve("683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-xgboost:1.7-1")
     assert for_training(image, {"num_round": "5"}, ["train"]) is image
@@ -130,8 +157,11 @@ def test_a_malformed_uri_is_refused_in_the_words_of_aws(uri: str) -> None:
     ("uri", "name"),
     [
         ("382416733822.dkr.ecr.us-east-1.amazonaws.com/seq2seq:1", "Sequence-to-Sequence"),
-        ("763104351884.dkr.ecr.us-east-1.amazonaws.com/tensorflow-training:2.19.0-cpu-py312", "TensorFlow"),
-        ("763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.8.0-cpu-py312", "PyTorch"),
+        ("763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-inference-eia:1.5.1-cpu-py3", "PyTorch"),
+        (
+            "763104351884.dkr.ecr.us-east-1.amazonaws.com/huggingface-pytorch-tgi-inference:2.6.0-tgi3",
+            "Hugging Face",
+        ),
     ],
 )
 def test_an_image_that_is_known_but_cannot_run_yet_says_so(uri: str, name: str) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from sagesmith.config import Home
+from sagesmith.config import Home, Settings, SettingsError
+
+if TYPE_CHECKING:
+    from sagesmith.images import Environments
 
 __all__ = ["images"]
 
@@ -34,9 +38,7 @@ def list_images(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the environments that are there: size, last use, what is in them."""
-    from sagesmith.images import Environments
-
-    built = Environments(Home.locate(home).images).all()
+    built = _environments(home).all()
     if as_json:
         rows = [
             {
@@ -71,7 +73,7 @@ def build(
 ) -> None:
     """Build the environment of a framework image now, so that no job has to."""
     from sagesmith.errors import AwsError
-    from sagesmith.images import BuildFailed, Environments, resolve
+    from sagesmith.images import BuildFailed, resolve
 
     uri = image if "/" in image else f"{'0' * 12}.dkr.ecr.us-east-1.amazonaws.com/{image}"
     try:
@@ -80,9 +82,11 @@ def build(
             _fail(f"{image} has no environment of its own to build.")
         if wanted.note:
             typer.echo(wanted.note, err=True)
-        use = Environments(Home.locate(home).images).make(wanted, lambda line: typer.echo(line, err=True))
+        use = _environments(home).make(wanted, lambda line: typer.echo(line, err=True))
     except (AwsError, BuildFailed) as fault:
         _fail(str(fault))
+    if use.note:
+        typer.echo(use.note, err=True)
     typer.echo(use.prefix or sys.prefix)
 
 
@@ -94,10 +98,19 @@ def prune(
     ] = 0,
 ) -> None:
     """Remove environments that nobody uses; a job that needs one builds it again."""
+    for name in _environments(home).prune(unused_s=unused_days * _DAY_S):
+        typer.echo(name)
+
+
+def _environments(home: Path | None) -> Environments:
     from sagesmith.images import Environments
 
-    for name in Environments(Home.locate(home).images).prune(unused_s=unused_days * _DAY_S):
-        typer.echo(name)
+    located = Home.locate(home)
+    try:
+        settings = Settings.load(located, os.environ)
+    except SettingsError as fault:
+        _fail(str(fault))
+    return Environments(settings.images(located), torch_backend=settings.torch_backend)
 
 
 def _fail(sentence: str) -> NoReturn:

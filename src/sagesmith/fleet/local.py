@@ -93,7 +93,7 @@ class LocalFleet:
         machine: InstanceShape | None = None,
     ) -> None:
         self._folder = home.instances
-        self._images = home.images
+        self._images = settings.images(home)
         self._settings = settings
         self._machine = machine or machine_shape()
         self._admission = Admission(self._machine)
@@ -298,6 +298,7 @@ class LocalFleet:
             socket_folder=short_folder(folder / "run"),
             mark=slot.folder.name if slot else spec.instance_id,
             images=str(self._images),
+            torch_backend=self._settings.torch_backend,
         )
         _write_private(folder / SPEC, to_json(spec))
         _write_private(folder / NODE, node.to_json())

@@ -98,11 +98,11 @@ _OTHER_ALGORITHMS: Final[Mapping[str, str]] = {
 _FRAMEWORKS: Final[tuple[tuple[re.Pattern[str], str], ...]] = tuple(
     (re.compile(pattern), name)
     for pattern, name in (
-        (r"(?:sagemaker-)?pytorch(?:-.+)?", "PyTorch"),
-        (r"(?:sagemaker-)?tensorflow(?:-.+)?", "TensorFlow"),
-        (r"(?:sagemaker-)?mxnet(?:-.+)?", "MXNet"),
+        (r"(?:sagemaker-)?pytorch-.+", "PyTorch on other hardware"),
+        (r"(?:sagemaker-)?tensorflow-.+", "TensorFlow on other hardware"),
+        (r"(?:sagemaker-)?mxnet-.+", "MXNet on other hardware"),
         (r"sagemaker-chainer", "Chainer"),
-        (r"huggingface-.+", "Hugging Face"),
+        (r"huggingface-.+", "Hugging Face on other than PyTorch, or its servers of language models"),
         (r"sagemaker-rl-.+", "Reinforcement Learning"),
         (r"sagemaker-sparkml-serving", "SparkML Serving"),
         (r"sagemaker-spark-processing", "Spark"),

@@ -3,7 +3,8 @@
 A :class:`PythonEnvironment` says what is wanted; :class:`Environments` finds or builds it. One folder for each,
 named by its content, so that a change of what is wanted builds a new one. Whoever uses one holds a shared lock
 on it for as long; building and removing need the lock alone. An environment without its mark of completeness was
-interrupted, and is built anew. Where Sagesmith's own environment has all that is wanted, it serves as it is.
+interrupted, and is built anew. Where Sagesmith's own environment has all that is wanted, it serves as it is. Where
+what is wanted cannot be had, another one stands in for it, which is found out once and then remembered.
 """
 
 from __future__ import annotations
@@ -14,15 +15,23 @@ import hashlib
 import importlib.util
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+from sagesmith.images._installer import (
+    Unavailable,
+    find_uv,
+    install_arguments,
+    installer_variables,
+    own_environment_has,
+    requirement_name,
+)
 
 __all__ = ["BuildFailed", "Built", "Environments", "PythonEnvironment", "Use"]
 
@@ -43,12 +52,14 @@ class PythonEnvironment:
 
     `name` is for people, `requirements` are as pip takes them. `modules` are imported once it is built: that shows
     that it works, and compiles them. `note` is said to every job: what it gets instead of what its tag names.
+    `nearest` stands in for it where its requirements cannot be had, or do not work with each other.
     """
 
     name: str
     requirements: tuple[str, ...]
     modules: tuple[str, ...] = ()
     note: str = ""
+    nearest: PythonEnvironment | None = None
 
     @property
     def folder_name(self) -> str:
@@ -59,10 +70,14 @@ class PythonEnvironment:
 
 @dataclass(slots=True)
 class Use:
-    """An environment in use: `prefix` is its folder, or "" for Sagesmith's own. Keep it until nobody needs it."""
+    """An environment in use: `prefix` is its folder, or "" for Sagesmith's own. Keep it until nobody needs it.
+
+    `note` says which other one stands in for the one that was wanted.
+    """
 
     prefix: str
     _lock: int = -1
+    note: str = ""
 
     def release(self) -> None:
         """Let others remove it."""
@@ -84,10 +99,14 @@ class Built:
 
 
 class Environments:
-    """The environments below *folder*. Safe for any number of processes at once."""
+    """The environments below *folder*. Safe for any number of processes at once.
 
-    def __init__(self, folder: Path) -> None:
+    *torch_backend* is the build of PyTorch, in uv's words: ``cpu``, ``cu128``, ``auto`` for what this machine can use.
+    """
+
+    def __init__(self, folder: Path, *, torch_backend: str = "auto") -> None:
         self._folder = folder
+        self._torch_backend = torch_backend
 
     def find(self, wanted: PythonEnvironment) -> Use | None:
         """Return *wanted* if it is there, in use from now on; None if it must be built first."""
@@ -102,9 +121,10 @@ class Environments:
         except BlockingIOError:  # being removed
             os.close(lock)
             return None
-        if not (target / _MARK).exists():
+        mark = _read(target / _MARK)
+        if mark is None or "instead" in mark:
             os.close(lock)
-            return None
+            return self._find_nearest(wanted) if mark else None
         os.utime(target / _MARK)
         _link_toolkit(target)
         return Use(str(target), lock)
@@ -132,8 +152,18 @@ class Environments:
             if found is not None:
                 return found
             with self._alone(wanted, say, stop) as alone:
-                if alone and not self._is_complete(wanted):
+                if not alone or self._is_complete(wanted):
+                    continue
+                try:
                     self._build(wanted, say, stop, before_exec)
+                except Unavailable as error:
+                    if wanted.nearest is None:
+                        raise BuildFailed(
+                            f"The environment {wanted.name} could not be built: {error}"
+                        ) from None
+                    say(f"The environment {wanted.name} cannot be had here: {error}")
+                    self.make(wanted.nearest, say, stop=stop, before_exec=before_exec).release()
+                    self._complete(wanted, instead=wanted.nearest.folder_name)
 
     def all(self) -> list[Built]:
         """Return all environments that are there."""
@@ -141,6 +171,8 @@ class Environments:
         for mark in sorted(self._folder.glob(f"*/{_MARK}")):
             with contextlib.suppress(OSError, ValueError):
                 content = json.loads(mark.read_text("utf-8"))
+                if "instead" in content:
+                    continue
                 last_used = mark.stat().st_mtime
                 size = sum(entry.stat().st_size for entry in _files(mark.parent))
                 in_use = self._is_in_use(mark.parent.name)
@@ -167,6 +199,24 @@ class Environments:
         return removed
 
     # ---- inside ------------------------------------------------------------------------------------------
+
+    def _find_nearest(self, wanted: PythonEnvironment) -> Use | None:
+        use = self.find(wanted.nearest) if wanted.nearest else None
+        if use is not None and wanted.nearest is not None and not use.note:
+            use.note = (
+                f"{wanted.name} cannot be had with the packages that this server finds; this job runs with the nearest "
+                f"that can: {_versions(use.prefix, [r for r in wanted.requirements if '==' in r])}."
+            )
+        return use
+
+    def _complete(self, wanted: PythonEnvironment, **more: str) -> None:
+        """Mark the folder of *wanted* as complete."""
+        target = self._folder / wanted.folder_name
+        target.mkdir(exist_ok=True)
+        new = target / f"{_MARK}.new"
+        content = {"name": wanted.name, "requirements": wanted.requirements, "python": sys.version.split()[0]}
+        new.write_text(json.dumps({**content, **more}), "utf-8")
+        new.rename(target / _MARK)
 
     def _open_lock(self, wanted: PythonEnvironment) -> int:
         return os.open(
@@ -224,35 +274,22 @@ class Environments:
             shutil.rmtree(target)
         python = str(target / "bin" / "python")
         uv = find_uv()
+        variables = installer_variables(os.environ)
         if uv:
+            what = install_arguments(wanted.requirements, variables, self._torch_backend)
             commands = [
                 [uv, "venv", "--quiet", "--python", sys.executable, str(target)],
-                [uv, "pip", "install", "--no-progress", "--python", python, *wanted.requirements],
+                [uv, "pip", "install", "--no-progress", "--python", python, *what],
             ]
         else:
-            commands = [
-                [sys.executable, "-m", "venv", str(target)],
-                [
-                    python,
-                    "-m",
-                    "pip",
-                    "install",
-                    "--progress-bar",
-                    "off",
-                    "--no-compile",
-                    *wanted.requirements,
-                ],
-            ]
+            pip = [python, "-m", "pip", "install", "--progress-bar", "off", "--no-compile"]
+            commands = [[sys.executable, "-m", "venv", str(target)], [*pip, *wanted.requirements]]
         if wanted.modules:
             commands.append([python, "-c", f"import {', '.join(wanted.modules)}"])
-        variables = installer_variables(os.environ)
         for command in commands:
             self._call(command, variables, wanted, say, stop, before_exec)
         _link_toolkit(target)
-        new = target / f"{_MARK}.new"
-        content = {"name": wanted.name, "requirements": wanted.requirements, "python": sys.version.split()[0]}
-        new.write_text(json.dumps(content), "utf-8")
-        new.rename(target / _MARK)
+        self._complete(wanted)
         say(f"The environment {wanted.name} is ready after {time.monotonic() - began:.1f} s.")
 
     def _call(
@@ -285,64 +322,31 @@ class Environments:
         if stop():
             raise BuildFailed(f"told to stop while the environment {wanted.name} was being built")
         if process.returncode:
-            raise BuildFailed(
-                f"The environment {wanted.name} could not be built: {Path(command[0]).name} ended with exit code "
-                f"{process.returncode}: {' '.join(last)}"
-            )
+            reason = f"{Path(command[0]).name} ended with exit code {process.returncode}: {' '.join(last)}"
+            # Nothing to choose from, or a choice that does not work: another day will not help, another version may.
+            if "No solution found" in reason or command[-1].startswith("import "):
+                raise Unavailable(reason)
+            raise BuildFailed(f"The environment {wanted.name} could not be built: {reason}")
 
 
-def find_uv() -> str:
-    """Return the program uv: beside this Python, else on the path; "" if there is none."""
-    beside = Path(sys.executable).with_name("uv")
-    return str(beside) if os.access(beside, os.X_OK) else shutil.which("uv") or ""
+def _read(mark: Path) -> dict[str, Any] | None:
+    try:
+        content: dict[str, Any] = json.loads(mark.read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    return content
 
 
-def installer_variables(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return *environ* with what it says to pip said to uv as well."""
-    variables = {name: value for name, value in environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    for uv, pip in (
-        ("UV_FIND_LINKS", "PIP_FIND_LINKS"),
-        ("UV_DEFAULT_INDEX", "PIP_INDEX_URL"),
-        ("UV_INDEX", "PIP_EXTRA_INDEX_URL"),
-        ("SSL_CERT_FILE", "PIP_CERT"),
-    ):
-        if pip in environ:
-            variables.setdefault(uv, environ[pip])
-    return {**variables, "UV_PYTHON_DOWNLOADS": "never", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+def _versions(prefix: str, requirements: Iterable[str]) -> str:
+    """Return which versions of the distributions that *requirements* name are in the environment *prefix*."""
+    import importlib.metadata
 
-
-_REQUIREMENT: Final = re.compile(r"([A-Za-z0-9._-]+?)((?:==|<|>=)[0-9.*]+(?:,(?:<|>=)[0-9.]+)*)?")
-
-
-def own_environment_has(requirements: tuple[str, ...]) -> bool:
-    """Return True if the environment that runs Sagesmith satisfies all *requirements* (``==1.2.*``, ``<2``, ``>=1``)."""
-    import importlib.metadata  # it brings half of `email` along
-
-    for requirement in requirements:
-        match = _REQUIREMENT.fullmatch(requirement)
-        if match is None:
-            return False
-        try:
-            version = importlib.metadata.version(match[1])
-        except importlib.metadata.PackageNotFoundError:
-            return False
-        if not all(_satisfies(version, condition) for condition in (match[2] or "").split(",") if condition):
-            return False
-    return True
-
-
-def _satisfies(version: str, condition: str) -> bool:
-    operator, wanted = re.split(r"(?<=[=<>])(?=\d)", condition, maxsplit=1)
-    if operator == "==":
-        if wanted.endswith(".*"):
-            return f"{version}.".startswith(wanted[:-1])
-        return version == wanted
-    have, limit = _numbers(version), _numbers(wanted)
-    return have < limit if operator == "<" else have >= limit
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", version.partition("+")[0])[:3])
+    path = [str(folder) for folder in Path(prefix).glob("lib/python*/site-packages")] if prefix else sys.path
+    names = [requirement_name(requirement) for requirement in requirements]
+    found = {
+        each.metadata["Name"].lower(): each.version for each in importlib.metadata.distributions(path=path)
+    }
+    return ", ".join(f"{name} {found.get(name, '(unknown)')}" for name in names)
 
 
 def _link_toolkit(target: Path) -> None:

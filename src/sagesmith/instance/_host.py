@@ -140,7 +140,7 @@ class Host:
             return
         if wanted.note:
             log.note(f"WARNING: {wanted.note}")
-        environments = Environments(Path(self.node.images))
+        environments = Environments(Path(self.node.images), torch_backend=self.node.torch_backend)
         use = environments.find(wanted)
         if use is None:
             loop = asyncio.get_running_loop()
@@ -158,6 +158,8 @@ class Host:
                 )
             except BuildFailed as error:
                 raise ContainerError(str(error)) from error
+        if use.note:
+            log.note(f"WARNING: {use.note}")
         self.python_prefix = use.prefix
         self._python_use = use
 

@@ -17,7 +17,7 @@ class Node:
 
     `hosts` are the addresses of the job's hosts; `socket` is a short path of the folder ``run``, since the path
     of a Unix socket has at most 107 bytes. `mark` is in the environment of all processes of the instance. `images`
-    is the folder of the environments that this node's instances share.
+    is the folder of the environments that this node's instances share, `torch_backend` the build of PyTorch in them.
     """
 
     sandbox: Sandbox | None
@@ -25,6 +25,7 @@ class Node:
     socket_folder: str = ""
     mark: str = ""
     images: str = ""
+    torch_backend: str = "auto"
 
     def to_json(self) -> dict[str, Any]:
         """Return what :meth:`from_json` takes."""
@@ -38,6 +39,7 @@ class Node:
             "socket_folder": self.socket_folder,
             "mark": self.mark,
             "images": self.images,
+            "torch_backend": self.torch_backend,
         }
 
     @classmethod
@@ -50,4 +52,5 @@ class Node:
             data["socket_folder"],
             data["mark"],
             data.get("images", ""),
+            data.get("torch_backend", "auto"),
         )
