@@ -46,7 +46,7 @@ def find_models(model_dir: Path) -> Dict[str, Dict[int, Path]]:
     if not found:
         raise ModelError(
             "No SavedModel bundles found! A model's artifact must have a folder named by a version, such as 1, with "
-            "saved_model.pb in it (model.export(\"/opt/ml/model/1\"), or tf.saved_model.save)."
+            'saved_model.pb in it (model.export("/opt/ml/model/1"), or tf.saved_model.save).'
         )
     return found
 
@@ -71,14 +71,18 @@ class SavedModels:
         for name, versions in self._folders.items():
             self._model(name, max(versions))
 
-    def answer(self, body: bytes, *, name: str = "", version: Optional[int] = None, method: str = "predict") -> bytes:
+    def answer(
+        self, body: bytes, *, name: str = "", version: Optional[int] = None, method: str = "predict"
+    ) -> bytes:
         """Return the JSON answer to the JSON request *body*.
 
         Raises:
             RequestError: the request is not what this model and *method* take.
         """
         if method not in METHODS:
-            raise RequestError("Malformed request: the method %r is none of %s" % (method, ", ".join(METHODS)))
+            raise RequestError(
+                "Malformed request: the method %r is none of %s" % (method, ", ".join(METHODS))
+            )
         try:
             request = json.loads(body)
         except ValueError as error:
@@ -134,10 +138,12 @@ class SavedModels:
         missing = sorted(set(specs) - set(inputs))
         if missing or set(inputs) - set(specs):
             raise RequestError(
-                "The inputs of this signature are %s, not %s." % (", ".join(sorted(specs)), ", ".join(sorted(inputs)))
+                "The inputs of this signature are %s, not %s."
+                % (", ".join(sorted(specs)), ", ".join(sorted(inputs)))
             )
         tensors = {
-            name: self._tf.constant(_decoded(value), dtype=specs[name].dtype) for name, value in inputs.items()
+            name: self._tf.constant(_decoded(value), dtype=specs[name].dtype)
+            for name, value in inputs.items()
         }
         for name, tensor in tensors.items():
             if not specs[name].shape.is_compatible_with(tensor.shape):
@@ -151,7 +157,9 @@ class SavedModels:
     def _examples(self, signature: Any, request: Mapping[str, Any]) -> Mapping[str, Any]:
         examples = request.get("examples")
         if not isinstance(examples, list) or not all(isinstance(example, dict) for example in examples):
-            raise RequestError("When method is classify or regress, key 'examples' is expected, a list of objects")
+            raise RequestError(
+                "When method is classify or regress, key 'examples' is expected, a list of objects"
+            )
         context = request.get("context") or {}
         specs = signature.structured_input_signature[1]
         texts = [self._example({**context, **example}) for example in examples]
@@ -168,7 +176,9 @@ class SavedModels:
                     for row, line in enumerate(scores)
                 ]
             }  # fmt: skip
-        (values,) = outputs.values() if len(outputs) == 1 else (outputs.get("outputs", next(iter(outputs.values()))),)
+        (values,) = (
+            outputs.values() if len(outputs) == 1 else (outputs.get("outputs", next(iter(outputs.values()))),)
+        )
         return {"results": [float(value) for value in values.reshape(len(texts), -1)[:, 0]]}
 
     def _example(self, features: Mapping[str, Any]) -> bytes:
@@ -218,7 +228,7 @@ def _rows(outputs: Mapping[str, Any]) -> List[Any]:
 def _decoded(value: Any) -> Any:
     if isinstance(value, dict):
         if set(value) != {"b64"}:
-            raise RequestError("JSON Value: an object stands for a value only as {\"b64\": ...}")
+            raise RequestError('JSON Value: an object stands for a value only as {"b64": ...}')
         try:
             return base64.b64decode(value["b64"], validate=True)
         except (binascii.Error, TypeError, ValueError) as error:
