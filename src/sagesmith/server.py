@@ -47,6 +47,7 @@ __all__ = ["coverage", "main"]
 
 log = logging.getLogger("sagesmith.server")
 
+INVOCATIONS_END_S: Final = 30.0
 LOGS_EXPIRE_EVERY_S: Final = 3600.0
 
 
@@ -192,7 +193,8 @@ async def _serve(home: Home, settings: Settings) -> None:
         log.info("Sagesmith %s answers at %s (home %s)", __version__, state["url"], home.path)
         await stopped.wait()
         ending = True
-        log.info("Ending: instances first, then the server")
+        log.info("Ending: invocations first, then instances, then the server")
+        await parts.gateway.end(INVOCATIONS_END_S)
     log.info("Ended")
 
 

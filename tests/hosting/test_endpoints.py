@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,9 @@ class FakeGateway:
         self.weights: dict[str, Mapping[str, float]] = {}
         self.routes: dict[str, tuple[str, str, str]] = {}
 
-    def set_endpoint(self, region: str, name: str, variants: Mapping[str, float]) -> None:
+    def set_endpoint(
+        self, region: str, name: str, variants: Mapping[str, float], *, random: Collection[str] = ()
+    ) -> None:
         self.weights[name] = dict(variants)
         self.routes = {i: r for i, r in self.routes.items() if r[0] != name or r[1] in variants}
 
@@ -235,7 +237,7 @@ async def test_an_update(bench: Bench) -> None:
     endpoint = await bench.status("InService")
     assert endpoint["EndpointConfigName"] == "two"
     await bench.until(lambda: len(bench.fleet.instances) == 2)
-    assert sorted(route[1] for route in bench.gateway.routes.values()) == ["green", "green"]
+    assert sorted(route[1] for route in bench.gateway.routes.values()) == ["green\x001", "green\x001"]
 
 
 async def test_an_update_that_fails(bench: Bench) -> None:

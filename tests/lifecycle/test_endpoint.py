@@ -11,6 +11,7 @@ from sagesmith.lifecycle.endpoint import (
     CapacityRequested,
     DeleteRequested,
     Deployment,
+    Due,
     End,
     EndpointRun,
     Event,
@@ -20,7 +21,6 @@ from sagesmith.lifecycle.endpoint import (
     KeyIssued,
     Ready,
     Remove,
-    RetryDue,
     Serve,
     Served,
     Start,
@@ -66,8 +66,12 @@ def up(*serials: int) -> list[Event]:
     return events
 
 
-def serving(*serials: int, variant: str = "blue", weight: float = 1.0) -> Serve:
-    return Serve((Served(variant, weight, tuple((name(s), address(s), "frames") for s in serials)),))
+def served(*serials: int, variant: str = "blue", weight: float = 1.0, number: int = 0) -> Served:
+    return Served(variant, weight, tuple((name(s), address(s), "frames") for s in serials), number)
+
+
+def serving(*serials: int, variant: str = "blue", weight: float = 1.0, number: int = 0) -> Serve:
+    return Serve((served(*serials, variant=variant, weight=weight, number=number),))
 
 
 def in_service(**counts: int) -> EndpointRun:
@@ -115,9 +119,9 @@ def test_an_instance_that_is_lost_while_coming_up_is_tried_again_a_few_times() -
     for attempt in range(1, ATTEMPTS):
         run = after(run, [InstanceStarted(name(attempt)), Failed(name(attempt), "killed")], at)
         assert run.status is Status.CREATING
-        assert run.next_retry is not None
-        at = run.next_retry
-        run = after(run, [RetryDue()], at)
+        assert run.next_due is not None
+        at = run.next_due
+        run = after(run, [Due()], at)
         assert Start(name(attempt + 1), "blue", True) in demands(run)
     run = after(run, [Failed(name(ATTEMPTS), "killed")], at)
     assert run.status is Status.FAILED
@@ -131,17 +135,17 @@ def test_a_crashed_instance_is_replaced_after_growing_pauses() -> None:
         run = after(run, [Failed(name(serial), "killed")], at)
         assert demands(run)[0] == serving(1), "the other goes on"
         assert End(name(serial)) in demands(run)
-        assert run.next_retry is not None
-        pauses.append(run.next_retry - at)
-        assert after(run, [RetryDue()], run.next_retry - 0.1) == run
-        at = run.next_retry
+        assert run.next_due is not None
+        pauses.append(run.next_due - at)
+        assert after(run, [Due()], run.next_due - 0.1) == run
+        at = run.next_due
         serial = run.serial + 1
-        run = after(run, [RetryDue(), *up(serial)], at)
+        run = after(run, [Due(), *up(serial)], at)
         assert demands(run)[0] == serving(1, serial)
     assert pauses == [1.0, 2.0, 4.0, 8.0]
     assert run.status is Status.IN_SERVICE
     run = after(run, [Failed(name(serial), "killed")], at + 1000.0)
-    assert run.next_retry == at + 1001.0, "it had served long enough"
+    assert run.next_due == at + 1001.0, "it had served long enough"
 
 
 def test_an_unhealthy_instance_takes_no_requests_until_it_is_ready_again() -> None:
@@ -170,8 +174,8 @@ def test_an_update_switches_when_the_new_deployment_is_ready() -> None:
     assert run.status is Status.IN_SERVICE
     assert run.current is not None
     assert run.current.config_name == "two"
-    assert demands(run) == (serving(2, 3, variant="green"), End(name(1)))
-    assert demands(after(run, [InstanceReleased(name(1))])) == (serving(2, 3, variant="green"),)
+    assert demands(run) == (serving(2, 3, variant="green", number=1), End(name(1)))
+    assert demands(after(run, [InstanceReleased(name(1))])) == (serving(2, 3, variant="green", number=1),)
 
 
 def test_an_update_that_fails_leaves_the_old_deployment() -> None:

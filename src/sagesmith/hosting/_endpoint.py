@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol
@@ -40,8 +40,10 @@ _log = logging.getLogger(__name__)
 class RoutingTable(Protocol):
     """What an endpoint needs of the gateway. On the event loop."""
 
-    def set_endpoint(self, region: str, name: str, variants: Mapping[str, float]) -> None:
-        """Make the endpoint known with its variants' weights, or change them."""
+    def set_endpoint(
+        self, region: str, name: str, variants: Mapping[str, float], *, random: Collection[str] = ()
+    ) -> None:
+        """Make the endpoint known with its variants' weights, or change them; see `Gateway.set_endpoint`."""
         ...
 
     def remove_endpoint(self, region: str, name: str) -> None:
@@ -255,11 +257,11 @@ class EndpointWorker:
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
-        due = self.run.next_retry
+        due = self.run.next_due
         if due is not None and not self._closed:
             delay = max(0.01, due - self._parts.clock())
             self._retry = asyncio.get_running_loop().call_later(
-                delay, lambda: self._spawn(self.apply(lifecycle.RetryDue()))
+                delay, lambda: self._spawn(self.apply(lifecycle.Due()))
             )
 
     # ---- commands ----
@@ -277,8 +279,14 @@ class EndpointWorker:
             gateway.remove_endpoint(self._region, self._name)
             self._routed.clear()
             return
-        gateway.set_endpoint(self._region, self._name, {v.name: v.weight for v in command.variants})
-        wanted = {i[0]: (v.name, i[1]) for v in command.variants for i in v.instances}
+        keys = {v: f"{v.name}\0{v.number}" if v.number else v.name for v in command.variants}
+        gateway.set_endpoint(
+            self._region,
+            self._name,
+            {keys[v]: v.weight for v in command.variants},
+            random=[keys[v] for v in command.variants if v.details.get("routing") == "RANDOM"],
+        )
+        wanted = {i[0]: (keys[v], i[1]) for v in command.variants for i in v.instances}
         for instance_id, (variant, address) in wanted.items():
             gateway.add_instance(self._region, self._name, variant, instance_id, address)
         for instance_id in self._routed - set(wanted) - set(run.ending):

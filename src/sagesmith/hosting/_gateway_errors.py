@@ -11,6 +11,7 @@ __all__ = [
     "endpoint_not_in_service",
     "model_error",
     "no_instance",
+    "server_ends",
     "variant_not_found",
 ]
 
@@ -53,12 +54,17 @@ def no_instance(name: str, variant: str) -> AwsError:
     )
 
 
-def busy(name: str, variant: str, limit: int) -> AwsError:
-    """Return the answer when every instance of the variant has as many requests in flight as it may."""
+def server_ends() -> AwsError:
+    """Return the answer to what arrives while the server ends."""
+    return AwsError("ServiceUnavailable", "The server is shutting down. Try again when it is up.", status=503)
+
+
+def busy(name: str, variant: str, load: int) -> AwsError:
+    """Return the answer when the instance of the variant that would be next has *load* requests in flight already."""
     return AwsError(
         "ThrottlingException",
-        f"Each instance of production variant {variant} of endpoint {name} has {limit} requests in flight. "
-        "Slow down, or give the variant more instances.",
+        f"Each instance of production variant {variant} of endpoint {name} has {load} requests in flight, as many as "
+        "it can answer in time. Slow down, or give the variant more instances.",
         status=429,
     )
 

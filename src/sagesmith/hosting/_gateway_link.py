@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, Final, cast
 
@@ -24,6 +25,7 @@ __all__ = ["MAX_QUEUED_BYTES", "Invocation", "Link"]
 _BIG: Final = 64 * 1024  # from here on a second write is cheaper than a copy
 _WRITE_AHEAD: Final = 1024 * 1024
 MAX_QUEUED_BYTES: Final = 64 * 1024 * 1024  # beyond, an instance does not take what it is sent
+_FEW: Final = 8  # so many an instance may always have in flight
 _CONNECT_S: Final = 5.0
 _FIRST_RETRY_S: Final = 0.02
 _LAST_RETRY_S: Final = 1.0
@@ -59,7 +61,12 @@ class Link(asyncio.Protocol):
     """The connection to one instance. It connects, and connects again whenever it is lost, until retired."""
 
     def __init__(
-        self, instance_id: str, address: str, owner: Variant, forget: Callable[[Link], None]
+        self,
+        instance_id: str,
+        address: str,
+        owner: Variant,
+        forget: Callable[[Link], None],
+        max_in_flight: int = 1000,
     ) -> None:
         self.instance_id = instance_id
         self.address = address
@@ -70,6 +77,7 @@ class Link(asyncio.Protocol):
         self.connecting = True
         self.retired = False
         self.queued_bytes = 0
+        self.limit = self._most = max_in_flight
         self._going = False
         self._forget = forget
         self._loop = asyncio.get_running_loop()
@@ -110,6 +118,18 @@ class Link(asyncio.Protocol):
             self.queue = [invocation for invocation in self.queue if invocation.arrived >= before]
         self._settle()
         return expired + overdue
+
+    def pace(self, overdue: float) -> None:
+        """Set `limit`: take no more than there is while half of what is in flight was sent before *overdue*.
+
+        The model is so slow, then, that what comes on top of it would not be answered in time.
+        """
+        self.limit = self._most
+        count = len(self.waiting)
+        if count >= _FEW:
+            middle = next(islice(self.waiting.values(), count // 2, None))
+            if middle.sent < overdue:
+                self.limit = count
 
     async def settled(self) -> None:
         """Return when nothing is in flight any more."""

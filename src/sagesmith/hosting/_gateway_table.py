@@ -12,9 +12,12 @@ from sagesmith.hosting import _gateway_errors as errors
 from sagesmith.hosting._gateway_link import MAX_QUEUED_BYTES, Invocation, Link
 from sagesmith.hosting._gateway_metrics import VariantCounters
 
-__all__ = ["Endpoint", "Limits", "Variant"]
+__all__ = ["ENDING", "Endpoint", "Limits", "Variant"]
 
 _CACHED_HEADS: Final = 1024
+ENDING: Final = "Ending"
+"""The status of every endpoint while the server ends: what is in flight is answered, and nothing new is taken."""
+
 _SERVING: Final = frozenset(("InService", "Updating", "SystemUpdating", "RollingBack"))
 
 
@@ -29,12 +32,17 @@ class Limits:
 
 
 class Variant:
-    """A production variant: its weight, its instances and what was counted of it."""
+    """A production variant: its weight, its instances and what was counted of it.
 
-    def __init__(self, endpoint: Endpoint, name: str, weight: float, limits: Limits) -> None:
+    During an update a variant may be there twice, with other instances: *key* is its name and, after a NUL, what
+    tells the two apart.
+    """
+
+    def __init__(self, endpoint: Endpoint, key: str, weight: float, limits: Limits) -> None:
         self.endpoint = endpoint
-        self.name = name
+        self.name = key.partition("\0")[0]
         self.weight = weight
+        self.random = False
         self.credit = 0.0
         self.links: list[Link] = []
         self.counters = VariantCounters()
@@ -47,7 +55,7 @@ class Variant:
         self._usable = [link for link in self.links if link.usable]
 
     def submit(self, invocation: Invocation) -> None:
-        """Send *invocation* to the instance with the fewest in flight; among equals, to any.
+        """Send *invocation* to the instance with the fewest in flight; among equals, or if `random`, to any.
 
         Raises:
             AwsError: `ServiceUnavailable`, no instance can be reached; `ThrottlingException`, all are busy.
@@ -58,8 +66,8 @@ class Variant:
             load = len(link.waiting) + len(link.queue) + len(link.late)
         else:
             link, load = self._least_busy(usable)
-        if load >= self._limits.max_in_flight or link.queued_bytes > MAX_QUEUED_BYTES:
-            raise errors.busy(self.endpoint.name, self.name, self._limits.max_in_flight)
+        if load >= link.limit or link.queued_bytes > MAX_QUEUED_BYTES:
+            raise errors.busy(self.endpoint.name, self.name, load)
         link.send(invocation)
 
     def _least_busy(self, usable: list[Link]) -> tuple[Link, int]:
@@ -69,6 +77,8 @@ class Variant:
             raise errors.no_instance(self.endpoint.name, self.name)
         start = int(random() * len(links))  # noqa: S311 - only to spread load
         best, least = links[start], -1
+        if self.random:
+            return best, len(best.waiting) + len(best.queue) + len(best.late)
         for at in range(start, start + len(links)):
             link = links[at % len(links)]
             load = len(link.waiting) + len(link.queue) + len(link.late)
@@ -151,6 +161,7 @@ class Endpoint:
         self.arn = str(Arn("sagemaker", region, account, f"endpoint/{name}", partition_of(region)))
         self.status = ""  # does not exist
         self.variants: dict[str, Variant] = {}
+        self._named: dict[str, list[Variant]] = {}
         self._weighted: list[Variant] = []
 
     def set_variants(self, weights: Mapping[str, float], limits: Limits) -> list[Variant]:
@@ -164,6 +175,9 @@ class Endpoint:
             variant = self.variants[name]
             variant.weight, variant.credit = weight, 0.0
         self._weighted = [variant for variant in self.variants.values() if variant.weight > 0]
+        self._named = {}
+        for variant in self.variants.values():
+            self._named.setdefault(variant.name, []).append(variant)
         return gone
 
     def choose(self, target: str = "") -> Variant:
@@ -178,17 +192,22 @@ class Endpoint:
         if self.status not in _SERVING:
             if not self.status:
                 raise errors.endpoint_not_found(self.name, self.account)
+            if self.status == ENDING:
+                raise errors.server_ends()
             raise errors.endpoint_not_in_service(self.name, self.account, self.status)
         if target:
-            variant = self.variants.get(target)
-            if variant is None:
-                raise errors.variant_not_found(self.name, target, list(self.variants))
-            return variant
+            named = self._named.get(target)
+            if named is None:
+                raise errors.variant_not_found(self.name, target, list(self._named))
+            return named[0] if len(named) == 1 else self._turn(named)
         weighted = self._weighted
         if len(weighted) == 1:
             return weighted[0]
         if not weighted:
             raise errors.no_instance(self.name, "with a weight above 0")
+        return self._turn(weighted)
+
+    def _turn(self, weighted: list[Variant]) -> Variant:
         total, best = 0.0, weighted[0]
         for variant in weighted:
             total += variant.weight

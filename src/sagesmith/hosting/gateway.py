@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from time import monotonic
 from typing import Final, Protocol
 
 from sagesmith.clock import Clock, system_clock
 from sagesmith.errors import AwsError
 from sagesmith.hosting._gateway_link import Invocation, Link
-from sagesmith.hosting._gateway_table import Endpoint, Limits, Variant
+from sagesmith.hosting._gateway_table import ENDING, Endpoint, Limits, Variant
 from sagesmith.store.metrics import Datum
 
 __all__ = ["Answer", "Endpoint", "Gateway", "Invocation", "MetricSink", "request_head"]
@@ -98,6 +99,7 @@ class Gateway:
         self._unsunk: list[tuple[str, list[Datum]]] = []
         self._sinking: asyncio.Future[None] | None = None
         self._timers: list[asyncio.Task[None]] = []
+        self._ending = False
 
     def start(self) -> None:
         """Begin to watch timeouts and to flush counters; call it once, on the event loop."""
@@ -121,9 +123,19 @@ class Gateway:
     # ---- the table -------------------------------------------------------------------------------------
 
     def set_endpoint(
-        self, region: str, name: str, variants: Mapping[str, float], *, status: str = "InService"
+        self,
+        region: str,
+        name: str,
+        variants: Mapping[str, float],
+        *,
+        status: str = "InService",
+        random: Collection[str] = (),
     ) -> None:
         """Make the endpoint known, or change it: its *variants* with their weights, and its *status*.
+
+        The key of a variant is its name; during an update, when it may be there twice, a NUL and what tells the two
+        apart may follow. Those whose keys are *random* send each request to any instance, the others to that with
+        the fewest in flight.
 
         Variants that are no longer named are retired: their instances take no new requests and are forgotten
         when those in flight are answered. Invocations are refused while *status* is not one that serves.
@@ -131,9 +143,11 @@ class Gateway:
         endpoint = self._endpoints.get((region, name))
         if endpoint is None:
             endpoint = self._endpoints[region, name] = Endpoint(region, name, self.account_id)
-        endpoint.status = status
+        endpoint.status = ENDING if self._ending else status
         for gone in endpoint.set_variants(variants, self._limits):
             self._retire(gone)
+        for key, variant in endpoint.variants.items():
+            variant.random = key in random
 
     def remove_endpoint(self, region: str, name: str) -> None:
         """Forget the endpoint. What is in flight is still answered if its instances live that long."""
@@ -160,7 +174,7 @@ class Gateway:
             if known.address == address and known.owner is owner:
                 return
             self.remove_instance(instance_id)
-        link = Link(instance_id, address, owner, self._forget)
+        link = Link(instance_id, address, owner, self._forget, self._limits.max_in_flight)
         owner.links.append(link)
         self._instances[instance_id] = link
         self._links.add(link)
@@ -175,10 +189,19 @@ class Gateway:
 
     async def drain(self, instance_id: str) -> None:
         """Remove the instance, and return when nothing is in flight there any more."""
-        link = self._instances.get(instance_id)
-        if link is not None:
-            self.remove_instance(instance_id)
+        self.remove_instance(instance_id)
+        for link in [link for link in self._links if link.instance_id == instance_id]:
             await link.settled()
+
+    async def end(self, grace_s: float) -> None:
+        """Take nothing new, and return when all that is in flight is answered, or after *grace_s* seconds."""
+        self._ending = True
+        for endpoint in self._endpoints.values():
+            endpoint.status = ENDING
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                for link in tuple(self._links):
+                    await link.settled()
 
     def _forget(self, link: Link) -> None:
         self._links.discard(link)
@@ -213,10 +236,12 @@ class Gateway:
         return invocation
 
     def _expire(self) -> None:
-        before = monotonic() - self._timeout_s
+        now = monotonic()
+        before, overdue = now - self._timeout_s, now - self._timeout_s / 4
         for link in tuple(self._links):
             for invocation in link.expire(before):
                 link.owner.timed_out(link, invocation)
+            link.pace(overdue)
 
     # ---- metrics ---------------------------------------------------------------------------------------
 

@@ -3,24 +3,42 @@
 As in :mod:`sagesmith.lifecycle.training`, what must be done follows from the state alone (:func:`demands`), and
 doing it twice is harmless.
 
-A *deployment* is an endpoint configuration come to life. A new one is `pending` until all its instances have
-passed their health check, then it becomes `current` in one step and the old one's instances end; so creating
-and updating are one path, and an endpoint under update serves all the time. Instances of the current deployment
+A *deployment* is an endpoint configuration come to life. A new one is `pending` while its instances come up and
+traffic goes over to it (:mod:`sagesmith.lifecycle._rollout`), then it becomes `current` and the old one's
+instances end; so creating and updating are one path, and an endpoint under update serves all the time. Instances
 that crash are replaced, each after its own growing pause, while the others serve.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from typing import Any, Final, TypeAlias
 
+from sagesmith.lifecycle import _rollout
+from sagesmith.lifecycle._endpoint_state import (
+    Deployment,
+    EndpointRun,
+    Instance,
+    Phase,
+    Policy,
+    Rollout,
+    Size,
+    Status,
+    Variant,
+    change_instance,
+    fill,
+    instances_of,
+    renew,
+)
+
 __all__ = [
+    "AlarmRaised",
     "CapacityRequested",
     "Command",
     "DeleteRequested",
     "Deployment",
+    "Due",
     "End",
     "EndpointRun",
     "Event",
@@ -31,11 +49,13 @@ __all__ = [
     "KeyIssued",
     "LastWord",
     "Phase",
+    "Policy",
     "Ready",
     "Remove",
-    "RetryDue",
+    "Rollout",
     "Serve",
     "Served",
+    "Size",
     "Start",
     "Status",
     "Unhealthy",
@@ -45,115 +65,6 @@ __all__ = [
     "demands",
     "step",
 ]
-
-
-class Status(StrEnum):
-    """`EndpointStatus`; DELETED is the moment before its row goes."""
-
-    CREATING = "Creating"
-    IN_SERVICE = "InService"
-    UPDATING = "Updating"
-    FAILED = "Failed"
-    DELETING = "Deleting"
-    DELETED = "Deleted"
-
-
-class Phase(StrEnum):
-    """What an instance is doing."""
-
-    PLANNED = "planned"
-    STARTED = "started"
-    READY = "ready"
-    UNHEALTHY = "unhealthy"
-    PAUSED = "paused"
-
-
-@dataclass(frozen=True, slots=True)
-class Instance:
-    """One instance of a variant. A PAUSED one is gone; its successor starts at `retry_at`.
-
-    `failures` counts the crashes in a row, `ready_at` is when it last became READY.
-    """
-
-    instance_id: str
-    phase: Phase = Phase.PLANNED
-    address: str = ""
-    protocol: str = ""
-    failures: int = 0
-    ready_at: float = 0.0
-    retry_at: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Variant:
-    """A production variant: how many instances it should have, and which it has.
-
-    `details` is everything an instance's start needs (model, image, instance type), as it was when the
-    deployment was asked for; it means nothing here.
-    """
-
-    name: str
-    weight: float
-    count: int
-    details: Mapping[str, Any] = field(default_factory=dict)
-    instances: tuple[Instance, ...] = ()
-
-    @property
-    def ready(self) -> int:
-        """How many instances serve."""
-        return sum(i.phase is Phase.READY for i in self.instances)
-
-
-@dataclass(frozen=True, slots=True)
-class Deployment:
-    """The variants of one endpoint configuration."""
-
-    config_name: str
-    variants: tuple[Variant, ...]
-
-    @property
-    def complete(self) -> bool:
-        """Whether every instance that should be there serves."""
-        return all(v.ready >= v.count for v in self.variants)
-
-
-@dataclass(frozen=True, slots=True)
-class EndpointRun:
-    """The state of an endpoint. `uid` is the common beginning of its instance ids, `serial` numbers them.
-
-    `ending` are instances on their way out; those of them in `gone` have ended. `keys` are (instance id, access key of the model's execution role).
-    """
-
-    uid: str
-    status: Status
-    serial: int = 0
-    current: Deployment | None = None
-    pending: Deployment | None = None
-    pending_since: float = 0.0
-    ending: tuple[str, ...] = ()
-    gone: tuple[str, ...] = ()
-    keys: tuple[tuple[str, str], ...] = ()
-    failure_reason: str = ""
-
-    @property
-    def next_retry(self) -> float | None:
-        """When the next :class:`RetryDue` is due."""
-        return min((i.retry_at for _, _, i in _instances(self) if i.phase is Phase.PAUSED), default=None)
-
-    @property
-    def instances(self) -> tuple[Instance, ...]:
-        """Every instance of both deployments, the paused ones too."""
-        return tuple(instance for _, _, instance in _instances(self))
-
-    def variant_of(self, instance_id: str) -> str:
-        """Return the name of the variant that the instance belongs to, "" if it is ending or not known."""
-        return next((v.name for _, v, i in _instances(self) if i.instance_id == instance_id), "")
-
-    @property
-    def instance_ids(self) -> tuple[str, ...]:
-        """Every instance that exists or may exist."""
-        alive = (i.instance_id for _, _, i in _instances(self) if i.phase is not Phase.PAUSED)
-        return (*alive, *self.ending)
 
 
 FIRST_PAUSE_S: Final = 1.0
@@ -228,15 +139,23 @@ class InstanceReleased:
 
 
 @dataclass(frozen=True, slots=True)
-class RetryDue:
-    """The time `EndpointRun.next_retry` has come."""
+class Due:
+    """The time `EndpointRun.next_due` has come."""
 
 
 @dataclass(frozen=True, slots=True)
 class UpdateRequested:
-    """`UpdateEndpoint`: bring up this deployment, then switch to it."""
+    """`UpdateEndpoint`: bring up this deployment, and go over to it as the policy says."""
 
     deployment: Deployment
+    policy: Policy = field(default_factory=Policy)
+
+
+@dataclass(frozen=True, slots=True)
+class AlarmRaised:
+    """An alarm that watches the update is in state ALARM."""
+
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,8 +178,9 @@ Event: TypeAlias = (
     | Failed
     | LastWord
     | InstanceReleased
-    | RetryDue
+    | Due
     | UpdateRequested
+    | AlarmRaised
     | CapacityRequested
     | DeleteRequested
 )
@@ -287,11 +207,16 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """One variant as the gateway should know it; `instances` are (id, address, protocol)."""
+    """One variant as the gateway should know it; `instances` are (id, address, protocol).
+
+    During an update a variant may be there twice: `number` is its deployment's. `details` are the variant's.
+    """
 
     name: str
     weight: float
     instances: tuple[tuple[str, str, str], ...]
+    number: int = 0
+    details: Mapping[str, Any] = field(default_factory=dict, compare=False, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,7 +245,7 @@ def create(uid: str, deployment: Deployment, at: float) -> EndpointRun:
         deployment: what it should serve; its variants have no instances yet.
         at: the time now.
     """
-    return _fill(EndpointRun(uid, Status.CREATING, pending=deployment, pending_since=at))
+    return fill(EndpointRun(uid, Status.CREATING, pending=deployment, pending_since=at))
 
 
 def step(run: EndpointRun, event: Event, at: float) -> tuple[EndpointRun, tuple[Command, ...]]:
@@ -330,7 +255,7 @@ def step(run: EndpointRun, event: Event, at: float) -> tuple[EndpointRun, tuple[
     """
     if run.status is Status.DELETED:
         return run, ()
-    after = _settle(_fill(_HANDLERS[type(event)](run, event, at)))
+    after = _settle(fill(_HANDLERS[type(event)](run, event, at)), at)
     if after == run:
         return run, ()
     known = set(demands(run))
@@ -339,11 +264,8 @@ def step(run: EndpointRun, event: Event, at: float) -> tuple[EndpointRun, tuple[
 
 def demands(run: EndpointRun) -> tuple[Command, ...]:
     """Return everything that *run*, as it is, asks to be done; each may have been done before."""
-    served: tuple[Served, ...] = ()
-    if run.current is not None and run.status in (Status.IN_SERVICE, Status.UPDATING):
-        served = tuple(_served(variant) for variant in run.current.variants)
-    commands: list[Command] = [Serve(served)]
-    for deployment, variant, instance in _instances(run):
+    commands: list[Command] = [Serve(tuple(_all_served(run)))]
+    for deployment, variant, instance in instances_of(run):
         if instance.phase is Phase.PLANNED:
             commands.append(Start(instance.instance_id, variant.name, deployment is run.pending))
     commands.extend(End(instance_id) for instance_id in run.ending)
@@ -363,7 +285,7 @@ def _instance_started(run: EndpointRun, event: InstanceStarted, at: float) -> En
     def started(instance: Instance) -> Instance:
         return replace(instance, phase=Phase.STARTED) if instance.phase is Phase.PLANNED else instance
 
-    return _change(run, event.instance_id, started)
+    return change_instance(run, event.instance_id, started)
 
 
 def _ready(run: EndpointRun, event: Ready, at: float) -> EndpointRun:
@@ -378,31 +300,32 @@ def _ready(run: EndpointRun, event: Ready, at: float) -> EndpointRun:
             instance, phase=Phase.READY, address=event.address, protocol=event.protocol, ready_at=at
         )
 
-    return _change(run, event.instance_id, ready)
+    return change_instance(run, event.instance_id, ready)
 
 
 def _unhealthy(run: EndpointRun, event: Unhealthy, at: float) -> EndpointRun:
     def unhealthy(instance: Instance) -> Instance:
         return replace(instance, phase=Phase.UNHEALTHY) if instance.phase is Phase.READY else instance
 
-    return _change(run, event.instance_id, unhealthy)
+    return change_instance(run, event.instance_id, unhealthy)
 
 
 def _failed(run: EndpointRun, event: Failed, at: float) -> EndpointRun:
-    found = next((f for f in _instances(run) if f[2].instance_id == event.instance_id), None)
+    found = next((f for f in instances_of(run) if f[2].instance_id == event.instance_id), None)
     if found is None or found[2].phase is Phase.PAUSED:
         return run
     deployment, variant, instance = found
     run = replace(run, ending=(*run.ending, instance.instance_id), gone=(*run.gone, instance.instance_id))
     if event.shutdown:
-        return _renew(run, instance.instance_id, failures=0)
+        return renew(run, instance.instance_id, failures=0)
     steady = instance.ready_at and at - instance.ready_at >= STEADY_S
     failures = 1 if steady else instance.failures + 1
-    if deployment is run.pending and (event.final or failures >= ATTEMPTS):
-        return _give_up(run, _reason(variant.name, event))
+    is_new = deployment is run.pending and not (run.rollout is not None and run.rollout.back)
+    if is_new and (event.final or failures >= ATTEMPTS):
+        return _rollout.take_back(run, _reason(variant.name, event))
     pause = min(FIRST_PAUSE_S * 2.0 ** (failures - 1), LONGEST_PAUSE_S)
     paused = replace(instance, phase=Phase.PAUSED, failures=failures, retry_at=at + pause, address="")
-    return _change(run, instance.instance_id, lambda _: paused)
+    return change_instance(run, instance.instance_id, lambda _: paused)
 
 
 def _last_word(run: EndpointRun, event: LastWord, at: float) -> EndpointRun:
@@ -420,15 +343,21 @@ def _released(run: EndpointRun, event: InstanceReleased, at: float) -> EndpointR
     )
 
 
-def _retry_due(run: EndpointRun, event: RetryDue, at: float) -> EndpointRun:
-    for _, _, instance in list(_instances(run)):
+def _due(run: EndpointRun, event: Due, at: float) -> EndpointRun:
+    for _, _, instance in list(instances_of(run)):
         if instance.phase is Phase.PAUSED and instance.retry_at <= at:
-            run = _renew(run, instance.instance_id, failures=instance.failures)
+            run = renew(run, instance.instance_id, failures=instance.failures)
     return run
 
 
 def _update_requested(run: EndpointRun, event: UpdateRequested, at: float) -> EndpointRun:
-    return replace(run, status=Status.UPDATING, pending=event.deployment, pending_since=at, failure_reason="")
+    return _rollout.begin(run, event.deployment, event.policy, at)
+
+
+def _alarm_raised(run: EndpointRun, event: AlarmRaised, at: float) -> EndpointRun:
+    if run.rollout is None or event.name not in run.rollout.policy.alarms:
+        return run
+    return _rollout.take_back(run, f"The update was taken back: alarm {event.name} is in state ALARM.")
 
 
 def _capacity_requested(run: EndpointRun, event: CapacityRequested, at: float) -> EndpointRun:
@@ -462,7 +391,9 @@ def _capacity_requested(run: EndpointRun, event: CapacityRequested, at: float) -
 
 
 def _delete_requested(run: EndpointRun, event: DeleteRequested, at: float) -> EndpointRun:
-    return replace(run, status=Status.DELETING, current=None, pending=None, ending=run.instance_ids)
+    return replace(
+        run, status=Status.DELETING, current=None, pending=None, rollout=None, ending=run.instance_ids
+    )
 
 
 _HANDLERS: Final[Mapping[type[Any], Callable[[EndpointRun, Any, float], EndpointRun]]] = {
@@ -473,8 +404,9 @@ _HANDLERS: Final[Mapping[type[Any], Callable[[EndpointRun, Any, float], Endpoint
     Failed: _failed,
     LastWord: _last_word,
     InstanceReleased: _released,
-    RetryDue: _retry_due,
+    Due: _due,
     UpdateRequested: _update_requested,
+    AlarmRaised: _alarm_raised,
     CapacityRequested: _capacity_requested,
     DeleteRequested: _delete_requested,
 }
@@ -483,91 +415,39 @@ _HANDLERS: Final[Mapping[type[Any], Callable[[EndpointRun, Any, float], Endpoint
 # ---- parts of the above ------------------------------------------------------------------------------
 
 
-def _instances(run: EndpointRun) -> Iterator[tuple[Deployment, Variant, Instance]]:
-    for deployment in (run.current, run.pending):
-        for variant in deployment.variants if deployment else ():
-            for instance in variant.instances:
-                yield deployment, variant, instance  # type: ignore[misc]
-
-
-def _map(
-    run: EndpointRun, change: Callable[[Variant], Variant], *, which: tuple[str, ...] = ("current", "pending")
-) -> EndpointRun:
-    for part in which:
-        deployment: Deployment | None = getattr(run, part)
-        if deployment is not None:
-            variants = tuple(change(v) for v in deployment.variants)
-            run = replace(run, **{part: replace(deployment, variants=variants)})  # type: ignore[arg-type]
-    return run
-
-
-def _change(run: EndpointRun, instance_id: str, change: Callable[[Instance], Instance]) -> EndpointRun:
-    def changed(variant: Variant) -> Variant:
-        return replace(
-            variant,
-            instances=tuple(change(i) if i.instance_id == instance_id else i for i in variant.instances),
-        )
-
-    return _map(run, changed)
-
-
-def _new_id(run: EndpointRun) -> tuple[EndpointRun, str]:
-    serial = run.serial + 1
-    return replace(run, serial=serial), f"{run.uid}{serial:05x}"
-
-
-def _renew(run: EndpointRun, instance_id: str, *, failures: int) -> EndpointRun:
-    """Put a new planned instance in the place of *instance_id*."""
-    run, name = _new_id(run)
-    return _change(run, instance_id, lambda _: Instance(name, failures=failures))
-
-
-def _fill(run: EndpointRun) -> EndpointRun:
-    """Plan the instances that variants lack."""
-    for part in ("current", "pending"):
-        deployment: Deployment | None = getattr(run, part)
-        if deployment is None or all(len(v.instances) >= v.count for v in deployment.variants):
-            continue
-        variants: list[Variant] = []
-        for variant in deployment.variants:
-            instances = list(variant.instances)
-            while len(instances) < variant.count:
-                run, name = _new_id(run)
-                instances.append(Instance(name))
-            variants.append(replace(variant, instances=tuple(instances)))
-        run = replace(run, **{part: replace(deployment, variants=tuple(variants))})  # type: ignore[arg-type]
-    return run
-
-
-def _settle(run: EndpointRun) -> EndpointRun:
-    """Take the steps that follow from the state itself."""
+def _settle(run: EndpointRun, at: float) -> EndpointRun:
+    """Take the steps that follow from the state itself, or from the time."""
     if run.status is Status.DELETING:
         return run if run.ending else replace(run, status=Status.DELETED)
-    if run.pending is not None and run.pending.complete:
-        old = replace(run, pending=None).instance_ids
-        return replace(
-            run, status=Status.IN_SERVICE, current=run.pending, pending=None, ending=tuple(dict.fromkeys(old))
-        )
-    if run.status is Status.UPDATING and run.pending is None and run.current and run.current.complete:
-        return replace(run, status=Status.IN_SERVICE)
+    while (further := fill(_rollout.advance(run, at))) != run:
+        run = further
+    if run.pending is None and run.current is not None and run.current.complete:
+        back = run.status is Status.ROLLING_BACK and not run.ending
+        if back or run.status is Status.UPDATING:
+            return replace(run, status=Status.IN_SERVICE)
     return run
 
 
-def _give_up(run: EndpointRun, reason: str) -> EndpointRun:
-    """End the pending deployment; what served before goes on serving."""
-    pending = replace(run, current=None).instance_ids
-    return replace(
-        run,
-        status=Status.IN_SERVICE if run.current else Status.FAILED,
-        pending=None,
-        ending=tuple(dict.fromkeys(pending)),
-        failure_reason=reason[:1024],
-    )
+def _all_served(run: EndpointRun) -> list[Served]:
+    """What the gateway should know: during an update both deployments, each with its share of the traffic."""
+    if run.current is None or run.status not in _SERVING:
+        return []
+    share = run.rollout.share if run.rollout is not None else 0.0
+    if run.pending is None or not share:
+        return [_served(v, v.weight, run.current.number) for v in run.current.variants]
+    served = []
+    for deployment, part in ((run.current, 1.0 - share), (run.pending, share)):
+        whole = sum(v.weight for v in deployment.variants) or 1.0
+        served += [_served(v, v.weight / whole * part, deployment.number) for v in deployment.variants]
+    return served
 
 
-def _served(variant: Variant) -> Served:
+_SERVING: Final = (Status.IN_SERVICE, Status.UPDATING, Status.ROLLING_BACK)
+
+
+def _served(variant: Variant, weight: float, number: int) -> Served:
     ready = tuple((i.instance_id, i.address, i.protocol) for i in variant.instances if i.phase is Phase.READY)
-    return Served(variant.name, variant.weight, ready)
+    return Served(variant.name, weight, ready, number, variant.details)
 
 
 def _reason(variant: str, event: Failed) -> str:

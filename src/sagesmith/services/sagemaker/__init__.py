@@ -33,6 +33,7 @@ def handlers(
     default_role_arn: str,
     owner: str = "",
     check_role: Callable[[str], None] = lambda role_arn: None,
+    has_alarm: Callable[[str, str], bool] = lambda region, name: False,
     resolve: Callable[[str], Image] = resolve,
     clock: Clock = system_clock,
     model: Callable[[], ServiceModel] | None = None,
@@ -47,6 +48,7 @@ def handlers(
         default_role_arn: the execution role of models that name none.
         owner: the name under which this server's drivers claim; "" leaves what is new to whoever comes first.
         check_role: raises `AwsError` if a role cannot be used as execution role.
+        has_alarm: whether a region has a CloudWatch alarm of that name.
         resolve: what an image URI means.
         model: SageMaker's service model; called when first needed.
     """
@@ -64,7 +66,12 @@ def handlers(
         ModelHandlers(engine, resolve=resolve, has_object=has_object, check_role=check_role),
         EndpointConfigHandlers(engine, check_instance_type=check_instance_type),
         EndpointHandlers(
-            engine, notify_endpoint, default_role_arn=default_role_arn, clock=clock, owner=owner
+            engine,
+            notify_endpoint,
+            default_role_arn=default_role_arn,
+            has_alarm=has_alarm,
+            clock=clock,
+            owner=owner,
         ),
         Tags(resources),
         *(record_handlers(engine, kind) for kind in RECORD_ONLY),

@@ -143,6 +143,9 @@ def _details(
         "instance_type": variant["InstanceType"],
         "startup_timeout_s": float(variant.get("ContainerStartupHealthCheckTimeoutInSeconds") or 240),
     }
+    routing = (variant.get("RoutingConfig") or {}).get("RoutingStrategy")
+    if routing:
+        details["routing"] = routing
     source = (container.get("ModelDataSource") or {}).get("S3DataSource")
     if source:
         details["model_data"] = source["S3Uri"]

@@ -22,7 +22,8 @@ from sagesmith.lifecycle.endpoint import (
     step,
 )
 from sagesmith.lifecycle.records import endpoint_document, endpoint_run
-from sagesmith.services.sagemaker._checks import check_unique, not_available, refuse
+from sagesmith.services.sagemaker._checks import check_unique, refuse
+from sagesmith.services.sagemaker._deployment_configs import check_policy, policy_of
 from sagesmith.services.sagemaker._endpoint_configs import MAX_INSTANCES, new_deployment
 from sagesmith.services.sagemaker._engine import Engine, is_page
 from sagesmith.services.sagemaker._kinds import ENDPOINT
@@ -30,7 +31,7 @@ from sagesmith.store.resources import Change, Resource
 
 __all__ = ["EndpointHandlers"]
 
-_BUSY: Final = (Status.CREATING, Status.UPDATING, Status.DELETING)
+_BUSY: Final = (Status.CREATING, Status.UPDATING, Status.ROLLING_BACK, Status.DELETING)
 
 
 class EndpointHandlers:
@@ -40,6 +41,7 @@ class EndpointHandlers:
         notify: tells the driver to look at the endpoint with this ARN; thread-safe.
         owner: the name under which the driver claims endpoints.
         default_role_arn: the execution role of models that name none.
+        has_alarm: whether a region has a CloudWatch alarm of that name.
     """
 
     service = "sagemaker"
@@ -50,6 +52,7 @@ class EndpointHandlers:
         notify: Callable[[str], None],
         *,
         default_role_arn: str,
+        has_alarm: Callable[[str, str], bool],
         clock: Clock,
         owner: str,
     ) -> None:
@@ -57,6 +60,7 @@ class EndpointHandlers:
         self._notify = notify
         self._owner = owner
         self._default_role_arn = default_role_arn
+        self._has_alarm = has_alarm
         self._clock = clock
 
     @operation("CreateEndpoint")
@@ -64,7 +68,7 @@ class EndpointHandlers:
         """Store the endpoint and let it come up."""
         name = request["EndpointName"]
         self._engine.check_free(call, ENDPOINT, name)
-        _check_deployment_config(request.get("DeploymentConfig"))
+        check_policy(request.get("DeploymentConfig"), self._alarm_checker(call))
         run = create(
             f"i-{secrets.token_hex(6)}", self._deployment(call, request["EndpointConfigName"]), self._clock()
         )
@@ -95,21 +99,24 @@ class EndpointHandlers:
     @operation("UpdateEndpoint")
     def update_endpoint(self, call: Call, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Bring up another configuration; what serves now goes on until the new one is ready."""
-        _check_deployment_config(request.get("DeploymentConfig"))
+        given = request.get("DeploymentConfig")
+        check_policy(given, self._alarm_checker(call))
         excluded = {p["VariantPropertyType"] for p in request.get("ExcludeRetainedVariantProperties") or ()}
         found = self._engine.find(call, ENDPOINT, request["EndpointName"])
         deployment = self._deployment(call, request["EndpointConfigName"])
+        retained = bool(request.get("RetainDeploymentConfig"))
 
         def event(run: EndpointRun) -> Event:
             wanted = deployment
             if request.get("RetainAllVariantProperties") and run.current is not None:
                 wanted = _retain(deployment, run.current, excluded)
-            return UpdateRequested(wanted)
+            config = given or (found.document.get("LastDeploymentConfig") if retained else None)
+            return UpdateRequested(wanted, policy_of(config, wanted))
 
         def also(document: dict[str, Any]) -> None:
-            if request.get("DeploymentConfig"):
-                document["LastDeploymentConfig"] = request["DeploymentConfig"]
-            elif not request.get("RetainDeploymentConfig"):
+            if given:
+                document["LastDeploymentConfig"] = given
+            elif not retained:
                 document.pop("LastDeploymentConfig", None)
 
         return {"EndpointArn": self._step(call, found.name, event, also).arn}
@@ -162,6 +169,9 @@ class EndpointHandlers:
             self._engine.resources.delete(resource)
         self._notify(resource.arn)
 
+    def _alarm_checker(self, call: Call) -> Callable[[str], bool]:
+        return lambda name: self._has_alarm(call.region, name)
+
     def _deployment(self, call: Call, config_name: str) -> Deployment:
         return new_deployment(
             self._engine, call, config_name, default_role_arn=self._default_role_arn, now=self._clock()
@@ -205,14 +215,3 @@ def _retain(deployment: Deployment, current: Deployment, excluded: set[str]) -> 
         count = variant.count if "DesiredInstanceCount" in excluded else old.count
         variants.append(replace(variant, weight=weight, count=count))
     return replace(deployment, variants=tuple(variants))
-
-
-def _check_deployment_config(config: Mapping[str, Any] | None) -> None:
-    """Only the all-at-once switch is there: what would be gradual or watched must not pass as such."""
-    refuse(config or {}, ("RollingUpdatePolicy",), "DeploymentConfig")
-    policy = (config or {}).get("BlueGreenUpdatePolicy") or {}
-    traffic = policy.get("TrafficRoutingConfiguration") or {}
-    if traffic.get("Type", "ALL_AT_ONCE") != "ALL_AT_ONCE":
-        raise not_available(f"DeploymentConfig.BlueGreenUpdatePolicy with traffic routing {traffic['Type']}")
-    if ((config or {}).get("AutoRollbackConfiguration") or {}).get("Alarms"):
-        raise not_available("DeploymentConfig.AutoRollbackConfiguration")
