@@ -100,6 +100,8 @@ class Settings:
     sandbox: str = "auto"
     default_role: str = "SagesmithExecutionRole"
     max_skew_s: int = 900
+    metrics_every_s: int = 10
+    scaling_period_s: int = 60
     log_level: str = "INFO"
     images_folder: str = ""
     torch_backend: str = "auto"
@@ -118,6 +120,12 @@ class Settings:
             )
         if self.warm_instances < 0:
             raise SettingsError(f"warm_instances must not be negative, but is {self.warm_instances}.")
+        if not 1 <= self.metrics_every_s <= 60:
+            raise SettingsError(f"metrics_every_s must be between 1 and 60, not {self.metrics_every_s}.")
+        if self.scaling_period_s not in (1, 5, 10, 20, 30, 60):
+            raise SettingsError(
+                f"scaling_period_s must be 1, 5, 10, 20, 30 or 60, not {self.scaling_period_s}."
+            )
 
     def images(self, home: Home) -> Path:
         """Return the folder of the framework environments: the home's own, or one that several share."""

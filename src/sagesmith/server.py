@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sagesmith import __version__, images
+from sagesmith.alarms import AlarmWatch
 from sagesmith.authority import Authority
 from sagesmith.aws import Api, Catalog, HttpRequest, HttpResponse, HttpServer, ServiceModel
 from sagesmith.config import Home, Settings, SettingsError
@@ -35,6 +36,7 @@ from sagesmith.instance.spec import ServerAddress
 from sagesmith.jobs import TrainingJobs
 from sagesmith.locks import HomeInUse, hold_lock
 from sagesmith.services import cloudwatch, iam, logs, s3, sagemaker, sagemaker_runtime, sts
+from sagesmith.store.alarms import Alarms, Raised
 from sagesmith.store.database import Database, DatabaseError
 from sagesmith.store.identities import Identities
 from sagesmith.store.logs import Logs
@@ -60,6 +62,7 @@ class Parts:
     resources: Resources
     logs: Logs
     metrics: Metrics
+    alarms: Alarms
     identities: Identities
     objects: ObjectStore
     fleet: LocalFleet
@@ -122,6 +125,7 @@ def _handlers(parts: Parts) -> list[object]:
             check_instance_type=parts.fleet.shape,
             has_object=parts.objects.has,
             default_role_arn=f"arn:aws:iam::{parts.settings.account_id}:role/{parts.settings.default_role}",
+            has_alarm=lambda region, name: parts.alarms.get(region, name) is not None,
             resolve=images.resolve,
             model=lambda: _sagemaker_model(parts.catalog),
         ),
@@ -130,8 +134,7 @@ def _handlers(parts: Parts) -> list[object]:
         *iam.handlers(parts.identities, parts.authorizer, strict=parts.settings.strict_iam),
         *sts.handlers(parts.identities, parts.authorizer, strict=parts.settings.strict_iam),
         *logs.handlers(parts.logs, parts.resources),
-        cloudwatch.MetricStatistics(parts.metrics),
-        cloudwatch.MetricData(parts.metrics),
+        *cloudwatch.handlers(parts.metrics, parts.alarms, parts.resources),
     ]
 
 
@@ -189,6 +192,9 @@ async def _serve(home: Home, settings: Settings) -> None:
         stack.push_async_callback(parts.endpoints.close)
         await parts.jobs.start()
         stack.push_async_callback(parts.jobs.close)
+        watch = AlarmWatch(parts.alarms, parts.metrics, _act_on_alarm, lag_s=settings.metrics_every_s + 1.0)
+        watch.start()
+        stack.push_async_callback(watch.close)
         await parts.fleet.sweep([*parts.jobs.instances(), *parts.endpoints.instances()])
         log.info("Sagesmith %s answers at %s (home %s)", __version__, state["url"], home.path)
         await stopped.wait()
@@ -235,10 +241,11 @@ async def _make_parts(home: Home, settings: Settings, stack: AsyncExitStack) -> 
         "account_id": settings.account_id,
         "resolve": images.resolve,
     }
-    gateway = Gateway(settings.account_id, sink=metrics.put)
+    gateway = Gateway(settings.account_id, sink=metrics.put, flush_s=settings.metrics_every_s)
     gateway.start()
     stack.push_async_callback(gateway.close)
-    endpoints = Endpoints(gateway=gateway, **common)
+    alarms = Alarms(resources, settings.account_id)
+    endpoints = Endpoints(gateway=gateway, raised=alarms.raised, **common)
     jobs = TrainingJobs(**common)
     return Parts(
         settings=settings,
@@ -247,6 +254,7 @@ async def _make_parts(home: Home, settings: Settings, stack: AsyncExitStack) -> 
         resources=resources,
         logs=log_store,
         metrics=metrics,
+        alarms=alarms,
         identities=identities,
         objects=objects,
         fleet=fleet,
@@ -278,6 +286,10 @@ async def _expire_logs(log_store: Logs) -> None:
         except Exception:
             log.exception("removing expired logs failed; it will be tried again in an hour")
         await asyncio.sleep(LOGS_EXPIRE_EVERY_S)
+
+
+async def _act_on_alarm(raised: Raised, action: str) -> None:
+    raise NotImplementedError("Sagesmith performs no actions of this kind.")
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -10,11 +10,13 @@ import pytest
 from sagesmith.errors import AwsError
 from sagesmith.services.cloudwatch import handlers
 from sagesmith.services.cloudwatch._expressions import evaluate
+from sagesmith.store.alarms import Alarms
 from sagesmith.store.database import Database
 from sagesmith.store.metrics import Datum, Metrics
+from sagesmith.store.resources import Resources
 from tests.aws.conftest import Running
 from tests.conftest import FakeClock
-from tests.services.direct import Direct
+from tests.services.direct import ACCOUNT, Direct
 
 SPACE = "/aws/sagemaker/TrainingJobs"
 T0 = 1_700_000_040.0
@@ -28,8 +30,9 @@ def metrics(sqlite_database: Database, clock: FakeClock) -> Metrics:
 
 
 @pytest.fixture
-def cloudwatch(metrics: Metrics, clock: FakeClock) -> Direct:
-    return Direct(*handlers(metrics), clock=clock)
+def cloudwatch(metrics: Metrics, sqlite_database: Database, clock: FakeClock) -> Direct:
+    resources = Resources(sqlite_database, clock)
+    return Direct(*handlers(metrics, Alarms(resources, ACCOUNT, clock), resources), clock=clock)
 
 
 def put(cloudwatch: Direct, **datum: Any) -> None:
@@ -238,7 +241,8 @@ def test_a_driver_puts_with_a_datum(metrics: Metrics, cloudwatch: Direct) -> Non
 
 
 def test_boto3_over_the_wire(sqlite_database: Database) -> None:
-    server = Running(handlers(Metrics(sqlite_database)))
+    resources = Resources(sqlite_database)
+    server = Running(handlers(Metrics(sqlite_database), Alarms(resources, ACCOUNT), resources))
     try:
         client = server.client("cloudwatch")
         now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol
@@ -33,6 +33,8 @@ __all__ = ["EndpointWorker", "Identities", "Parts", "RoutingTable"]
 KIND: Final = "endpoint"
 GRACE_S: Final = 30.0
 DRAIN_S: Final = 60.0
+ALARMS_S: Final = 0.5
+"""How often alarms are looked at during an update."""
 
 _log = logging.getLogger(__name__)
 
@@ -106,6 +108,7 @@ class Parts:
     resolve: Callable[[str], Image]
     account_id: str
     clock: Clock
+    raised: Callable[[str, Sequence[str], float], Sequence[str]]
 
 
 class EndpointWorker:
@@ -132,6 +135,7 @@ class EndpointWorker:
         self._variants: dict[str, str] = {}
         self._last_words: dict[str, asyncio.Event] = {}
         self._retry: asyncio.TimerHandle | None = None
+        self._alarm_watch: asyncio.Task[None] | None = None
         self._closed = False
 
     # ---- from outside ----
@@ -245,6 +249,10 @@ class EndpointWorker:
                 self._performed.add(command)
                 await self._perform(command)
         self._set_retry()
+        rollout = self.run.rollout
+        watched = self._alarm_watch is not None and not self._alarm_watch.done()
+        if rollout is not None and rollout.policy.alarms and not watched and not self._closed:
+            self._alarm_watch = self._spawn(self._watch_alarms())
 
     def _end(self) -> None:
         if not self._closed:
@@ -259,10 +267,19 @@ class EndpointWorker:
             self._retry = None
         due = self.run.next_due
         if due is not None and not self._closed:
-            delay = max(0.01, due - self._parts.clock())
+            delay = max(0.05, due - self._parts.clock())
             self._retry = asyncio.get_running_loop().call_later(
                 delay, lambda: self._spawn(self.apply(lifecycle.Due()))
             )
+
+    async def _watch_alarms(self) -> None:
+        """Tell of an alarm that is raised during an update, as long as that can be taken back."""
+        while (rollout := self.run.rollout) is not None and not rollout.back and not self._closed:
+            raised = await in_thread(self._parts.raised, self._region, rollout.policy.alarms, rollout.began)
+            if raised:
+                await self.apply(lifecycle.AlarmRaised(raised[0]))
+                return
+            await asyncio.sleep(ALARMS_S)
 
     # ---- commands ----
 

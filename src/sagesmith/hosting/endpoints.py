@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from sagesmith.clock import Clock, system_clock
@@ -28,6 +28,7 @@ class Endpoints:
         gateway: learns which instances serve.
         server: where instances reach this server; asked whenever one starts.
         resolve: what an image URI means.
+        raised: returns those of a region's alarms that are, or since a time were, in state ALARM.
         owner: the name under which rows are claimed; the same one after a restart.
         poll_s: how often all rows are looked at, in case a notification was lost.
     """
@@ -44,12 +45,23 @@ class Endpoints:
         server: Callable[[], ServerAddress],
         account_id: str,
         resolve: Callable[[str], Image] = resolve,
+        raised: Callable[[str, Sequence[str], float], Sequence[str]] = lambda region, names, since: (),
         clock: Clock = system_clock,
         owner: str = "server",
         poll_s: float = 10.0,
     ) -> None:
         self._parts = Parts(
-            resources, fleet, gateway, logs, metrics, identities, server, resolve, account_id, clock
+            resources,
+            fleet,
+            gateway,
+            logs,
+            metrics,
+            identities,
+            server,
+            resolve,
+            account_id,
+            clock,
+            raised,
         )
         self._rows = ClaimedRows(resources, KIND, DRIVEN, self._make, owner=owner, clock=clock, poll_s=poll_s)
 
