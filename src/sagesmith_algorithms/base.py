@@ -230,15 +230,23 @@ def as_features(values: Any) -> Floats:
 
 
 def check_features(features: Floats, feature_dim: int, algorithm: str) -> None:
-    """Raise `DataError` unless *features* has *feature_dim* columns and finite values only."""
+    """Raise `DataError`, which names the row, unless *features* has *feature_dim* columns and finite values only."""
     if features.shape[1] != feature_dim:
-        raise DataError(f"rows have {features.shape[1]} features, but feature_dim is {feature_dim}")
+        raise DataError(
+            f"rows have {features.shape[1]} features, but feature_dim is {feature_dim}; change one of them",
+            row=0,
+        )
     with np.errstate(all="ignore"):  # one product is the quickest look at all values
         sums = np.ones(len(features), np.float32) @ features
-    if not np.isfinite(sums).all() and not np.isfinite(features).all():
-        raise DataError(
-            f"there are missing or infinite values; {algorithm} needs a finite number in every place"
-        )
+    if not np.isfinite(sums).all():
+        finite = np.isfinite(features)
+        if not finite.all():
+            row, column = (int(i) for i in np.argwhere(~finite)[0])
+            raise DataError(
+                f"feature {column + 1} is missing or infinite; {algorithm} needs a finite number in every place. "
+                "Fill the gap or remove the row",
+                row=row,
+            )
 
 
 _RESERVED = {"lambda_": "lambda"}

@@ -22,12 +22,16 @@ class HyperparameterError(CustomerError):
 
 
 class DataError(CustomerError):
-    """Data cannot be read. *where* names the file, and the line, record or column."""
+    """Data cannot be read. *where* names the file, and the line, record or column.
 
-    def __init__(self, message: str, where: str = "") -> None:
+    *row* is the row of a batch, counted from 0, where only the batch knows which file it comes from (see `located`).
+    """
+
+    def __init__(self, message: str, where: str = "", row: int | None = None) -> None:
         super().__init__(f"{where}: {message}" if where else message)
         self.message = message
         self.where = where
+        self.row = row
 
 
 class RequestError(CustomerError):

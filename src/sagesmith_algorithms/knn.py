@@ -346,10 +346,13 @@ def _labels_of(batch: Batch) -> Floats:
     labels = batch.labels
     if labels is None or labels.ndim != 1:
         raise DataError(
-            "rows have no label; the first column of CSV, or the label of a record, must be one number"
+            "rows have no label; the first column of CSV, or the label of a record, must be one number", row=0
         )
-    if not np.isfinite(labels).all():
-        raise DataError("there is a label that is missing or infinite; k-NN needs a number for every row")
+    wrong = ~np.isfinite(labels)
+    if wrong.any():
+        raise DataError(
+            "the label is missing or infinite; k-NN needs a number for every row", row=int(wrong.argmax())
+        )
     return labels
 
 

@@ -26,7 +26,7 @@ from sagesmith_algorithms.base import ChannelKind, StreamingAlgorithm, as_featur
 from sagesmith_algorithms.errors import CustomerError, DataError
 from sagesmith_algorithms.formats import content_type as types
 from sagesmith_algorithms.formats import mxnet
-from sagesmith_algorithms.formats.batch import Batch, Floats
+from sagesmith_algorithms.formats.batch import Batch, Floats, concatenated, located
 from sagesmith_algorithms.hyperparameters import Flag, Hyperparameters, Number, Text
 
 __all__ = ["PCA"]
@@ -132,7 +132,7 @@ class PCA(StreamingAlgorithm):
         width = self._parsed()["feature_dim"]
         if features.shape[1] != width:  # whether the values are finite shows in their sums
             check_features(features, width, "PCA")
-        self._waiting.append(features)
+        self._waiting.append(Batch(features, origins=batch.origins))
         self._n_waiting += len(features)
         if self._n_waiting >= _GROUP_ROWS or self._n_waiting * features.shape[1] * 4 >= _GROUP_BYTES:
             self._take_in()
@@ -256,7 +256,7 @@ class PCA(StreamingAlgorithm):
     # ---- inside ----
 
     def _reset(self) -> None:
-        self._waiting: list[Floats] = []
+        self._waiting: list[Batch] = []
         self._n_waiting = 0
         self._n_rows = 0
         self._mean: Doubles = np.empty(0)
@@ -287,13 +287,15 @@ class PCA(StreamingAlgorithm):
                 regular = self._parsed()["algorithm_mode"] == "regular"
                 self._spread = np.zeros((width, width)) if regular else np.zeros((0, width), np.float32)
             return
-        rows = self._waiting[0] if len(self._waiting) == 1 else np.concatenate(self._waiting)
+        batch = concatenated(self._waiting)
+        rows = batch.features
         self._waiting, self._n_waiting = [], 0
         if not len(self._mean):
             self._take_in()
         step = max(_BLOCK_ELEMENTS // rows.shape[1], 2 * rows.shape[1])
         for start in range(0, len(rows), step):
-            self._take_in_block(rows[start : start + step])
+            with located(part := batch.part(start, start + step)):
+                self._take_in_block(part.features)
 
     def _take_in_block(self, rows: Floats) -> None:
         # float32 products around a point near the mean: the mean so far, which needs no second look at the rows.

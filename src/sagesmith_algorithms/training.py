@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from sagesmith_algorithms.base import StreamingAlgorithm
 from sagesmith_algorithms.errors import CustomerError, DataError
+from sagesmith_algorithms.formats.batch import located
 from sagesmith_algorithms.formats.readers import channel_batches, rebatched
 from sagesmith_algorithms.logs import MetricsLog, info
 from sagesmith_toolkit.rendezvous import Rendezvous
@@ -42,7 +43,8 @@ def train_streaming(cls: type[StreamingAlgorithm], environment: Environment) -> 
         for epoch in range(values.get("epochs", 1)):
             epoch_started, before = time.time(), n_rows
             for batch in _batches(cls, environment, "train", epoch, values.get("mini_batch_size", 5000)):
-                algorithm.update(batch)
+                with located(batch):
+                    algorithm.update(batch)
                 n_rows += len(batch)
             log.progress(100.0 * (epoch + 1) / values.get("epochs", 1))
             seconds = max(time.time() - epoch_started, 1e-9)
@@ -119,7 +121,9 @@ def _measure(
     sums: dict[str, float] = {}
     if environment.is_leader or channel.is_sharded:
         for batch in _batches(type(algorithm), environment, "test", 0, values.get("mini_batch_size", 5000)):
-            for name, value in algorithm.measure(batch).items():
+            with located(batch):
+                measured = algorithm.measure(batch)
+            for name, value in measured.items():
                 sums[name] = sums.get(name, 0.0) + value
     if hosts is not None and channel.is_sharded:
         parts = [json.loads(message) for message in hosts.exchange(json.dumps(sums).encode())]

@@ -122,7 +122,7 @@ class TestSample:
     ("options", "x", "y", "message"),
     [
         ({"k": 5}, LINE, np.ones(4), "4 rows have no k=5 neighbors"),
-        ({"k": 1}, LINE, [1, 2, 3, np.nan], "a label that is missing"),
+        ({"k": 1}, LINE, [1, 2, 3, np.nan], "the label is missing"),
         ({"k": 1}, [[np.inf]], [1], "missing or infinite"),
         ({"k": 1, "sample_size": 0}, LINE, np.ones(4), "'sample_size': expected an integer at least 1"),
         ({"k": 9, "sample_size": 8}, LINE, np.ones(4), "k=9 is more than sample_size=8"),

@@ -191,7 +191,7 @@ class TestJob:
             (serving.CSV, b"1,2,3\n1,2\n", "line 2 has 2 columns"),
             (serving.CSV, b"0,1,2\n0,,4\n", "missing or infinite"),
             ("text/csv;label_size=0", b"1,2,3\n", "rows have 3 features, but feature_dim is 2"),
-            (serving.RECORDIO, recordio.encode(np.ones((3, 2), np.float32))[:-5], "record 2 is cut short"),
+            (serving.RECORDIO, recordio.encode(np.ones((3, 2), np.float32))[:-5], "record 3 is cut short"),
             ("image/png", b"x", "has the content type 'image/png'"),
         ],
     )

@@ -13,7 +13,9 @@ from hypothesis.extra import numpy as hnp
 
 from sagesmith_algorithms import DataError
 from sagesmith_algorithms.formats import recordio
+from sagesmith_algorithms.formats.batch import concatenated
 from sagesmith_algorithms.formats.protobuf import Tensor, encode_record
+from sagesmith_algorithms.formats.readers import file_batches
 
 # One row (1, 2) with label 3, byte by byte from the protobuf encoding and the SDK's `_write_recordio`.
 WORKED = bytes.fromhex(
@@ -74,6 +76,60 @@ def test_records_built_differently_in_one_file() -> None:
     np.testing.assert_array_equal(batch.features[:, 0], [0, 0, 7, 1, 1, 2, 2])
 
 
+tensors = st.builds(
+    lambda values, kind, keyed: Tensor(
+        np.array(values, kind),
+        np.sort(np.array([abs(int(v)) * 300 % 70000 + i * 70000 for i, v in enumerate(values)], np.uint64))
+        if keyed
+        else np.empty(0, np.uint64),
+        (10**6,) if keyed else (),
+    ),
+    st.lists(st.integers(-100, 100), min_size=3, max_size=3),
+    st.sampled_from((np.float32, np.float64, np.int32)),
+    st.booleans(),
+)
+sparse_tensors = st.builds(
+    lambda keys, kind: Tensor(np.arange(len(keys)).astype(kind), np.array(sorted(keys), np.uint64), (10**6,)),
+    st.sets(st.integers(0, 10**6 - 1), max_size=5),
+    st.sampled_from((np.float32, np.float64)),
+)
+
+
+@given(st.lists(st.one_of(tensors, sparse_tensors), min_size=1, max_size=30), st.booleans())
+def test_records_parsed_side_by_side_are_those_parsed_alone(rows: list[Tensor], labelled: bool) -> None:
+    label = {"values": Tensor(np.array([7], np.float32))} if labelled else {}
+    records = [recordio.frame(encode_record({"values": row}, label)) for row in rows]
+    alone = [recordio.decode(record) for record in records]
+    together = recordio.decode(b"".join(records))
+    width = together.n_features
+    expected = [np.pad(one.dense(), ((0, 0), (0, width - one.n_features))) for one in alone]
+    np.testing.assert_array_equal(together.dense(), np.concatenate(expected))
+    assert (together.labels is None) is (not labelled)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_a_sparse_row_worked_by_hand(kind: Any) -> None:
+    from scipy.sparse import csr_matrix
+
+    features = csr_matrix((np.array([1.5, 2.5, 4.5], kind), [3, 300, 0], [0, 2, 2, 3]), shape=(3, 301))
+    data = recordio.encode(features, np.array([1, 0, 1], np.float32))
+    record = encode_record(
+        {"values": Tensor(np.array([1.5, 2.5], kind), np.array([3, 300], np.uint64), (301,))},
+        {"values": Tensor(np.ones(1, np.float32))},
+    )
+    assert data.startswith(recordio.frame(record))
+    batch = recordio.decode(data)
+    np.testing.assert_array_equal(batch.dense(), features.toarray())
+    np.testing.assert_array_equal(batch.labels, [1, 0, 1])
+
+
+def test_a_record_of_another_length_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "data.pbr"
+    path.write_bytes(recordio.encode(np.ones((5, 3))) + recordio.encode(np.ones((1, 2))))
+    with pytest.raises(DataError, match=r"data\.pbr, record 6: .*2 features, but those before have 3"):
+        concatenated(list(file_batches(path, "application/x-recordio-protobuf")))
+
+
 def test_a_file_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     features = np.random.default_rng(0).random((1000, 7), np.float32)
     path = tmp_path / "data.pbr"
@@ -117,7 +173,7 @@ def test_a_changed_byte_is_read_or_refused(place: int, byte: int) -> None:
         (b"", "no record"),
         (b"1,2,3\n4,5,6\n", "Is the content type right"),
         (struct.pack("<II", 0xCED7230A, (1 << 29) - 1) + b"x" * 16, "cut short"),
-        (recordio.frame(b"\x0b"), "record 0 is not valid: wire type 3"),
+        (recordio.frame(b"\x0b"), "record 1 is not valid: wire type 3"),
         (recordio.frame(encode_record({}, {})), "must have one feature tensor"),
         (
             recordio.frame(

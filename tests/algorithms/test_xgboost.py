@@ -76,9 +76,9 @@ class TestEstimator:
     @pytest.mark.parametrize(
         ("objective", "labels", "message"),
         [
-            ("binary:logistic", [0, 1, 2], "needs labels from 0 to 1"),
-            ("multi:softmax", [0, 1, 3], "whole numbers from 0 to num_class - 1 = 2"),
-            ("count:poisson", [0, -1, 3], "labels that are not negative"),
+            ("binary:logistic", [0, 1, 2], "row 3: the label 2 is not allowed; .* must be from 0 to 1"),
+            ("multi:softmax", [0, 1, 3], "a whole number from 0 to num_class - 1 = 2"),
+            ("count:poisson", [0, -1, 3], "must be not negative"),
         ],
     )
     def test_labels_that_do_not_fit(self, objective: str, labels: list[int], message: str) -> None:

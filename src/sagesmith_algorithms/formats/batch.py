@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -13,10 +15,19 @@ from sagesmith_algorithms.errors import DataError
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-__all__ = ["Batch", "Floats", "Matrix"]
+__all__ = ["Batch", "Floats", "Matrix", "Origin", "concatenated", "located", "with_n_features"]
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 Matrix: TypeAlias = "Floats | csr_matrix"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where rows come from: *n_rows* of the file *path*, beginning with its record *first*, counted from 1."""
+
+    path: str
+    first: int
+    n_rows: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +39,14 @@ class Batch:
         labels: float32 (n_samples,) or (n_samples, n_labels), or None.
         weights: float32 (n_samples,), or None.
         groups: int64 (n_samples,) query of each row, or None.
+        origins: where the rows come from, in their order; empty for rows that no file holds.
     """
 
     features: Any
     labels: Floats | None = None
     weights: Floats | None = None
     groups: npt.NDArray[np.int64] | None = None
+    origins: tuple[Origin, ...] = ()
 
     def __len__(self) -> int:
         return int(self.features.shape[0])
@@ -54,6 +67,48 @@ class Batch:
             return self.features
         result: Floats = self.features.toarray()
         return result
+
+    def where(self, row: int) -> str:
+        """Return the place of *row*, counted from 0: its file and record, for messages."""
+        before = 0
+        for origin in self.origins:
+            if row < before + origin.n_rows:
+                return f"{origin.path}, record {origin.first + row - before}"
+            before += origin.n_rows
+        return f"row {row + 1}"
+
+    def part(self, start: int, end: int) -> Batch:
+        """Return some of the rows."""
+        if start == 0 and end >= len(self):
+            return self
+        span = slice(start, end)
+        return Batch(
+            self.features[span],
+            None if self.labels is None else self.labels[span],
+            None if self.weights is None else self.weights[span],
+            None if self.groups is None else self.groups[span],
+            tuple(_origins(self.origins, start, end)),
+        )
+
+
+@contextmanager
+def located(batch: Batch) -> Iterator[None]:
+    """Within, a `DataError` that names a row of *batch* is raised again with the file and record it comes from."""
+    try:
+        yield
+    except DataError as error:
+        if error.row is None or error.where:
+            raise
+        raise DataError(error.message, batch.where(error.row)) from error
+
+
+def _origins(origins: tuple[Origin, ...], start: int, end: int) -> Iterator[Origin]:
+    before = 0
+    for origin in origins:
+        a, b = max(start - before, 0), min(end - before, origin.n_rows)
+        if a < b:
+            yield Origin(origin.path, origin.first + a, b - a)
+        before += origin.n_rows
 
 
 def with_n_features(features: Any, n_features: int) -> Any:
@@ -89,15 +144,20 @@ def concatenated(batches: list[Batch]) -> Batch:
 
         features = vstack([with_n_features(csr_matrix(b.features), width) for b in batches], format="csr")
     else:
-        widths = sorted({b.n_features for b in batches})
-        if len(widths) > 1:
-            raise DataError(f"rows differ in length: some have {widths[0]} features, some {widths[-1]}")
+        expected = batches[0].n_features
+        for other in batches:
+            if other.n_features != expected:
+                raise DataError(
+                    f"rows differ in length: this one has {other.n_features} features, but those before have {expected}",
+                    other.where(0),
+                )
         features = np.concatenate([b.features for b in batches])
     return Batch(
         features,
         _joined([b.labels for b in batches], "label"),
         _joined([b.weights for b in batches], "weight"),
         _joined([b.groups for b in batches], "query id"),
+        tuple(origin for b in batches for origin in b.origins),
     )
 
 

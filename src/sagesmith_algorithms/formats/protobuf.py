@@ -13,6 +13,7 @@ same place of many records that are built alike at once.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -41,7 +42,7 @@ class Tensor:
     @property
     def is_sparse(self) -> bool:
         """Whether `keys` say which columns the values stand in."""
-        return self.keys.size > 0 or (bool(self.shape) and self.values.size != self.shape[-1])
+        return self.keys.size > 0 or (bool(self.shape) and self.values.size != math.prod(self.shape))
 
 
 @dataclass(slots=True)

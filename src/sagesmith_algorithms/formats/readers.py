@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sagesmith_algorithms.errors import CustomerError, DataError
 from sagesmith_algorithms.formats import content_type as types
 from sagesmith_algorithms.formats import csv, libsvm, parquet, recordio
-from sagesmith_algorithms.formats.batch import Batch, concatenated
+from sagesmith_algorithms.formats.batch import Batch, Origin, concatenated
 from sagesmith_algorithms.formats.content_type import ContentType
 from sagesmith_algorithms.formats.files import channel_files
 
@@ -60,14 +61,19 @@ def file_batches(
 ) -> Iterator[Batch]:
     """Yield the rows of one file; see `channel_batches`."""
     if content_type == types.RECORDIO:
-        return recordio.read(path)
-    if content_type == types.LIBSVM:
-        return libsvm.read(path)
-    if content_type == types.CSV:
-        return csv.read(path, label_size=label_size, weighted=weighted, n_threads=n_threads)
-    if content_type == types.PARQUET:
-        return parquet.read(path, label_size=label_size, weighted=weighted, n_threads=n_threads)
-    raise DataError(f"the content type {content_type!r} cannot be read", str(path))
+        batches = recordio.read(path)
+    elif content_type == types.LIBSVM:
+        batches = libsvm.read(path)
+    elif content_type == types.CSV:
+        batches = csv.read(path, label_size=label_size, weighted=weighted, n_threads=n_threads)
+    elif content_type == types.PARQUET:
+        batches = parquet.read(path, label_size=label_size, weighted=weighted, n_threads=n_threads)
+    else:
+        raise DataError(f"the content type {content_type!r} cannot be read", str(path))
+    first = 1
+    for batch in batches:
+        yield replace(batch, origins=(Origin(str(path), first, len(batch)),))
+        first += len(batch)
 
 
 def rebatched(batches: Iterator[Batch], size: int) -> Iterator[Batch]:
@@ -78,28 +84,16 @@ def rebatched(batches: Iterator[Batch], size: int) -> Iterator[Batch]:
         start = 0
         if n_rest:
             start = min(size - n_rest, len(batch))
-            rest.append(_part(batch, 0, start))
+            rest.append(batch.part(0, start))
             n_rest += start
             if n_rest < size:
                 continue
             yield concatenated(rest)
             rest, n_rest = [], 0
         while len(batch) - start >= size:
-            yield _part(batch, start, start + size)
+            yield batch.part(start, start + size)
             start += size
         if start < len(batch):
-            rest, n_rest = [_part(batch, start, len(batch))], len(batch) - start
+            rest, n_rest = [batch.part(start, len(batch))], len(batch) - start
     if rest:
         yield concatenated(rest)
-
-
-def _part(batch: Batch, start: int, end: int) -> Batch:
-    if start == 0 and end == len(batch):
-        return batch
-    span = slice(start, end)
-    return Batch(
-        batch.features[span],
-        None if batch.labels is None else batch.labels[span],
-        None if batch.weights is None else batch.weights[span],
-        None if batch.groups is None else batch.groups[span],
-    )

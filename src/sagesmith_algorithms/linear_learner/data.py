@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from sagesmith_algorithms.base import check_features
 from sagesmith_algorithms.errors import DataError
-from sagesmith_algorithms.formats.batch import Batch, Floats, with_n_features
+from sagesmith_algorithms.formats.batch import Batch, Floats, located, with_n_features
 from sagesmith_algorithms.linear_learner.hyperparameters import BINARY, MULTICLASS
 
 __all__ = ["Labels", "Rows", "Scaling"]
@@ -41,19 +41,21 @@ class Labels:
         labels = batch.labels
         if labels is None or labels.ndim != 1:
             raise DataError(
-                "rows have no label; the first column of CSV, or the label of a record, must be one number"
+                "rows have no label; the first column of CSV, or the label of a record, must be one number",
+                row=0,
             )
         if self.predictor_type == BINARY:
-            bad = labels[(labels != 0) & (labels != 1)]
+            wrong = (labels != 0) & (labels != 1)
             allowed = "0 or 1 for predictor_type=binary_classifier"
         elif self.predictor_type == MULTICLASS:
-            bad = labels[~((labels >= 0) & (labels < self.n_classes) & (labels == np.floor(labels)))]
+            wrong = ~((labels >= 0) & (labels < self.n_classes) & (labels == np.floor(labels)))
             allowed = f"an integer from 0 to num_classes - 1 = {self.n_classes - 1}"
         else:
-            bad = labels[~np.isfinite(labels)]
+            wrong = ~np.isfinite(labels)
             allowed = "a finite number"
-        if len(bad):
-            raise DataError(f"the label {bad[0]:g} is not allowed; it must be {allowed}")
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise DataError(f"the label {labels[row]:g} is not allowed; it must be {allowed}", row=row)
         return labels
 
 
@@ -226,26 +228,44 @@ class Rows:
 
     def _checked(self) -> Iterator[tuple[Any, Floats]]:
         for batch in self._passes(self._n_passes):
-            labels = self._labels.of(batch)
-            features = batch.features
-            width = self.n_features or batch.n_features
-            if batch.is_sparse:
-                if not self.is_sparse and self.n_rows:
-                    raise DataError("some records are sparse and some are not; write all of them alike")
-                self.is_sparse = True
-                width = max(width, batch.n_features) if self._widens else width
-                features = with_n_features(features, width)
-                if not np.isfinite(features.data).all():
-                    raise DataError("there are missing or infinite values; linear learner needs finite ones")
-            else:
-                check_features(features, width, "linear learner")
-                if self.is_sparse:
-                    from scipy.sparse import csr_matrix
-
-                    features = csr_matrix(features)
-            self.n_features = width
+            with located(batch):
+                features, labels = self._one_checked(batch)
             yield features, labels
         self._n_passes += 1
+
+    def _one_checked(self, batch: Batch) -> tuple[Any, Floats]:
+        labels = self._labels.of(batch)
+        features = batch.features
+        width = self.n_features or batch.n_features
+        if batch.is_sparse:
+            if not self.is_sparse and self.n_rows:
+                raise DataError(
+                    "this record is sparse and those before are not; write all of them alike", row=0
+                )
+            self.is_sparse = True
+            if batch.n_features > width and not self._widens:
+                wide = np.flatnonzero(features.indices >= width)[:1]
+                raise DataError(
+                    f"there is a key of {batch.n_features - 1}, but feature_dim is {width}; change one of them",
+                    row=int(np.searchsorted(features.indptr, wide[0], side="right")) - 1 if wide.size else 0,
+                )
+            width = max(width, batch.n_features)
+            features = with_n_features(features, width)
+            wrong = np.flatnonzero(~np.isfinite(features.data))
+            if wrong.size:
+                raise DataError(
+                    "there is a missing or infinite value; linear learner needs finite ones. "
+                    "Fill the gap or remove the row",
+                    row=int(np.searchsorted(features.indptr, wrong[0], side="right")) - 1,
+                )
+        else:
+            check_features(features, width, "linear learner")
+            if self.is_sparse:
+                from scipy.sparse import csr_matrix
+
+                features = csr_matrix(features)
+        self.n_features = width
+        return features, labels
 
     def _scaled(self, features: Any, out: Array | None = None) -> Any:
         scaling = self._known_scaling()

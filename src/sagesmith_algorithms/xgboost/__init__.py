@@ -98,7 +98,7 @@ class XGBoost(Algorithm):
             batches["validation"] = _batch(*eval_set)
         matrices = {}
         for name, batch in batches.items():
-            check_labels(batch.labels, values["objective"], values.get("num_class"), name)
+            check_labels(batch, values["objective"], values.get("num_class"))
             matrices[name] = dmatrix(batch, values["objective"], n_threads)
         self.evals_result_ = {}
         self.booster_ = boost(values, matrices, n_threads, says=False, results=self.evals_result_)

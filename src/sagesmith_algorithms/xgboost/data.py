@@ -30,44 +30,38 @@ def read_channel(channel: Channel, *, weighted: bool, n_threads: int) -> Batch |
     batches = list(channel_batches(channel, types.LIBSVM, weighted=weighted, n_threads=n_threads))
     if not batches:
         return None
-    try:
-        batch = concatenated(batches)
-    except DataError as error:
-        raise DataError(error.message, f"channel {channel.name!r}") from error
+    batch = concatenated(batches)
     if batch.labels is None:
-        raise DataError("its records have no label, which XGBoost needs", f"channel {channel.name!r}")
+        raise DataError("records have no label, which XGBoost needs", f"channel {channel.name!r}")
     if batch.labels.ndim != 1:
-        raise DataError("its records have more than one label", f"channel {channel.name!r}")
-    if not np.isfinite(batch.labels).all():
-        row = int(np.flatnonzero(~np.isfinite(batch.labels))[0]) + 1
-        raise DataError(f"the label of row {row} is missing or infinite", f"channel {channel.name!r}")
+        raise DataError("records have more than one label", f"channel {channel.name!r}")
     return batch
 
 
-def check_labels(labels: Any, objective: str, num_class: int | None, channel: str) -> None:
-    """Raise `CustomerError` if *labels* do not fit *objective*, in words that say what does."""
-    if not len(labels):
+def check_labels(batch: Batch, objective: str, num_class: int | None) -> None:
+    """Raise `DataError` if the labels of *batch* do not fit *objective*; it names the first that does not."""
+    labels = batch.labels
+    if labels is None:
         return
-    low, high = float(labels.min()), float(labels.max())
-    if objective.startswith("multi:") and num_class is not None:
-        if low < 0 or high >= num_class or (labels != np.floor(labels)).any():
-            raise CustomerError(
-                f"The labels of channel {channel!r} range from {low:g} to {high:g}, but the objective {objective!r} "
-                f"needs whole numbers from 0 to num_class - 1 = {num_class - 1}."
-            )
-    elif objective in ("binary:logistic", "binary:logitraw", "binary:hinge", "reg:logistic"):
-        whole = objective == "binary:hinge"
-        if low < 0 or high > 1 or (whole and not np.isin(labels, (0, 1)).all()):
-            raise CustomerError(
-                f"The labels of channel {channel!r} range from {low:g} to {high:g}, but the objective "
-                f"{objective!r} needs labels from 0 to 1."
-            )
-    elif objective in ("count:poisson", "reg:gamma", "reg:tweedie") and (
-        low < 0 or (objective == "reg:gamma" and low == 0)
-    ):
-        raise CustomerError(
-            f"The least label of channel {channel!r} is {low:g}, but the objective {objective!r} needs "
-            f"{'positive labels' if objective == 'reg:gamma' else 'labels that are not negative'}."
+    wrong, allowed = ~np.isfinite(labels), "a finite number"
+    if wrong.any():
+        pass
+    elif objective.startswith("multi:") and num_class is not None:
+        wrong = (labels < 0) | (labels >= num_class) | (labels != np.floor(labels))
+        allowed = f"a whole number from 0 to num_class - 1 = {num_class - 1}"
+    elif objective == "binary:hinge":
+        wrong, allowed = ~np.isin(labels, (0, 1)), "0 or 1"
+    elif objective in ("binary:logistic", "binary:logitraw", "reg:logistic"):
+        wrong, allowed = (labels < 0) | (labels > 1), "from 0 to 1"
+    elif objective == "reg:gamma":
+        wrong, allowed = labels <= 0, "positive"
+    elif objective in ("count:poisson", "reg:tweedie"):
+        wrong, allowed = labels < 0, "not negative"
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise DataError(
+            f"the label {labels[row]:g} is not allowed; for the objective {objective!r} it must be {allowed}",
+            batch.where(row),
         )
 
 

@@ -295,7 +295,7 @@ def _read(
         channel = environment.channels.get(name)
         batch = None if channel is None else read_channel(channel, weighted=weighted, n_threads=n_threads)
         if batch is not None:
-            check_labels(batch.labels, values["objective"], values.get("num_class"), name)
+            check_labels(batch, values["objective"], values.get("num_class"))
             if values["objective"].startswith("rank:") and batch.groups is None:
                 info(f"No query ids (qid) in channel {name!r}: all its rows are one query.", "WARNING")
         batches.append(batch)
