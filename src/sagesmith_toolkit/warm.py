@@ -86,7 +86,12 @@ def run_job(job: Mapping[str, Any]) -> None:
 
 
 def _compiled_something() -> bool:
-    """Whether a loaded module has no file with its bytecode, so that it will be compiled the next time, too."""
+    """Whether a loaded module has no file with its bytecode, so that it will be compiled the next time, too.
+
+    A module's `__uncompiled__` says the same of code that Python does not know of.
+    """
+    if any(getattr(module, "__uncompiled__", False) is True for module in list(sys.modules.values())):
+        return True
     specs = (getattr(module, "__spec__", None) for module in list(sys.modules.values()))
     return any(
         spec.cached and str(spec.origin).endswith(".py") and not os.path.exists(spec.cached)

@@ -205,7 +205,7 @@ class WarmPool:
         asyncio.get_running_loop().add_reader(ours.fileno(), self._heard, slot)
 
     async def _compile(self, kind: str) -> None:
-        """Import the modules outside of the sandbox, so that Python writes their bytecode: in there it cannot.
+        """Import the modules outside of the sandbox, so that bytecode and machine code are written: in there they cannot be.
 
         Some installers leave that to the first import. Without bytecode every start takes several times as long.
         """
@@ -234,7 +234,7 @@ class WarmPool:
             slot.ready = True
             self._pause = _BACKOFF_S[0]
             self.fill()
-            if said == _UNCOMPILED and self._compiling is None and _may_write_bytecode():
+            if said == _UNCOMPILED and self._compiling is None and _may_write():
                 self._compiling = asyncio.get_running_loop().create_task(self._compile(slot.kind))
             return
         _log.warning("a warm process ended while it waited: %s", last_words(slot.folder))
@@ -258,8 +258,8 @@ def warm_memory(slot: WarmSlot) -> int:
     return sum(memory_of(pid) for pid in slot.pids)
 
 
-def _may_write_bytecode() -> bool:
-    return not sys.dont_write_bytecode and os.access(sysconfig.get_path("purelib"), os.W_OK)
+def _may_write() -> bool:
+    return os.access(sysconfig.get_path("purelib"), os.W_OK)
 
 
 def _may_return_from_background() -> bool:
