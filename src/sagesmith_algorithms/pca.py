@@ -299,9 +299,9 @@ class PCA(StreamingAlgorithm):
 
     def _take_in_block(self, rows: Floats) -> None:
         # float32 products around a point near the mean: the mean so far, which needs no second look at the rows.
-        near = np.asarray(self._mean if self._n_rows else rows.mean(axis=0), np.float32)
-        centered = rows - near
         with np.errstate(all="ignore"):
+            near = np.asarray(self._mean if self._n_rows else rows.mean(axis=0), np.float32)
+            centered = rows - near
             offset = np.ones(len(rows), np.float32) @ centered / np.float64(len(rows))
         if not np.isfinite(offset).all():
             check_features(rows, rows.shape[1], "PCA")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -74,8 +75,14 @@ def run_job(cls: type[LinearLearner], environment: Environment) -> None:
     with meeting(environment) as hosts:
         team = Team(hosts)
 
+        passes: Counter[str] = Counter()
+
+        def one_pass(name: str) -> Iterator[Batch]:
+            passes[name] += 1  # in Pipe mode each pass has a pipe of its own, read to its end or not
+            return _batches(cls, environment, name, passes[name] - 1)
+
         def rows(name: str) -> Rows:
-            return rows_of(values, lambda epoch: _batches(cls, environment, name, epoch))
+            return rows_of(values, lambda _: one_pass(name))
 
         channels = environment.channels
         train = rows("train")
