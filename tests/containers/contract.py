@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -87,7 +86,10 @@ class ContainerRuntimeContract:
         lines = Lines()
         container = await runtime.start(plan(tmp_path, script), lines)
         assert await container.wait() == 0
-        assert lines == [*map(str, range(200)), "first#011second", "\ufffd\ufffd bad #033[1m", "no end"]
+        output = [*map(str, range(0, 200, 2)), "first#011second", "\ufffd\ufffd bad #033[1m"]
+        errors = [*map(str, range(1, 200, 2)), "no end"]
+        assert [line for line in lines if line not in errors] == output
+        assert [line for line in lines if line in errors] == errors
         assert lines.times == sorted(lines.times)
         assert before <= lines.times[0] <= lines.times[-1] <= time.time_ns() // 1_000_000
 
@@ -131,9 +133,7 @@ class ContainerRuntimeContract:
         self, runtime: ContainerRuntime, tmp_path: Path
     ) -> None:
         inner = "import signal,time; signal.signal(15, lambda *_: exit(4)); print('ready', flush=True); time.sleep(60)"
-        what = plan(
-            tmp_path, "", command=("/bin/sh", "-c", f'true && {sys.executable} -c "{inner}"; exit $?')
-        )
+        what = plan(tmp_path, "", command=("/bin/sh", "-c", f'true && python -c "{inner}"; exit $?'))
         assert await self.stopped(runtime, what, grace_s=10) == (4, ["ready"])
 
     async def test_what_ignores_sigterm_is_killed(self, runtime: ContainerRuntime, tmp_path: Path) -> None:

@@ -19,14 +19,22 @@ SANDBOX, REASON = Sandbox.find()
 needs_bubblewrap = pytest.mark.skipif(SANDBOX is None, reason=f"no sandbox on this machine: {REASON}")
 
 
-class TestPlainProcess(ContainerRuntimeContract):
+class ProcessContract(ContainerRuntimeContract):
+    """What processes keep beyond the contract."""
+
+    async def test_both_streams_are_one(self, runtime: ContainerRuntime, tmp_path: Path) -> None:
+        script = r"import os; [os.write(1 + i % 2, b'%d\n' % i) for i in range(200)]"
+        assert await run(runtime, plan(tmp_path, script)) == (0, [*map(str, range(200))])
+
+
+class TestPlainProcess(ProcessContract):
     @pytest.fixture
     def runtime(self) -> ContainerRuntime:
         return ProcessRuntime(None)
 
 
 @needs_bubblewrap
-class TestSandboxedProcess(ContainerRuntimeContract):
+class TestSandboxedProcess(ProcessContract):
     @pytest.fixture
     def runtime(self) -> ContainerRuntime:
         return ProcessRuntime(SANDBOX)

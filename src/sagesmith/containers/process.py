@@ -142,6 +142,8 @@ class ProcessRuntime:
 class ProcessContainer:
     """A container that is a process; see `Container`."""
 
+    address = ""
+
     def __init__(self, name: str, process: subprocess.Popen[bytes], source: int, status: int) -> None:
         self._name = name
         self._process = process

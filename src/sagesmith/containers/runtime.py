@@ -18,7 +18,8 @@ Line: TypeAlias = tuple[int, str]
 """Milliseconds since 1970 at which the line was read, and its text in CloudWatch's form."""
 
 Output: TypeAlias = Callable[[Sequence[Line]], None]
-"""Called on the event loop with new lines, in the order in which they were written."""
+"""Called on the event loop with new lines: those of one stream in the order in which they were written. A process has
+one stream for its output and its errors; Docker carries two, and nobody knows which of both wrote first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,10 @@ class ContainerPlan:
     ``/tmp``. `command` is for processes the full command line; a first word ``python`` is that of
     `python_prefix`. `read_only` are paths below ``/opt/ml`` that the container must not change. `files` are
     more files that it may read, and `folders` more that it may write, by the path it sees. `hosts` are names it can resolve.
+
+    For Docker, `image` is what the engine knows it by, `entrypoint` replaces the image's own if given, and `command`
+    follows it. `vcpus` and `memory_bytes` are its limits (0: none). `group` names what its hosts have in common if
+    they are several, and get a network of their own; `port` is where it listens for the gateway (0: nowhere).
     """
 
     name: str
@@ -45,6 +50,10 @@ class ContainerPlan:
     gpus: int = 0
     image: str = ""
     entrypoint: tuple[str, ...] = ()
+    vcpus: float = 0.0
+    memory_bytes: int = 0
+    group: str = ""
+    port: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +66,11 @@ class Usage:
 
 class Container(Protocol):
     """One running container. All methods belong to the event loop that started it."""
+
+    @property
+    def address(self) -> str:
+        """The IP address where this machine reaches its port; "" if it has none of its own."""
+        ...
 
     async def wait(self) -> int:
         """Return the exit code once the command has ended, all its processes are gone and its output is read.
