@@ -16,7 +16,6 @@ import pytest
 
 from sagesmith.containers import ContainerError, ContainerPlan, DockerRuntime, Output, remove_containers
 from sagesmith.containers._engine import Engine
-from sagesmith.containers._forward import Target
 from sagesmith.containers.docker import DockerContainer
 from tests.containers.contract import ContainerRuntimeContract, Lines, alive, plan, run
 from tests.containers.engine import BASE, needs_docker
@@ -102,7 +101,7 @@ async def server() -> AsyncIterator[str]:
 
 
 async def test_the_control_plane_is_reached_from_inside(server: str, tmp_path: Path) -> None:
-    runtime = WithImage(server=lambda: Target(server))
+    runtime = WithImage(server_url=server)
     script = """
         import os, urllib.request
         url = os.environ["AWS_ENDPOINT_URL"]
@@ -118,7 +117,7 @@ async def test_the_control_plane_is_reached_from_inside(server: str, tmp_path: P
 async def test_nobody_else_gets_through_a_containers_way_to_the_control_plane(
     server: str, tmp_path: Path
 ) -> None:
-    runtime = WithImage(server=lambda: Target(server))
+    runtime = WithImage(server_url=server)
     (tmp_path / "a").mkdir()
     lines = Lines()
     script = "import os, time; print(os.environ['URL']); time.sleep(60)"

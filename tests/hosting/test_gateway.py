@@ -357,8 +357,8 @@ async def test_an_update_moves_traffic_without_losing_a_request(
 
 def test_an_address_must_be_of_a_known_form(gateway: Gateway) -> None:
     gateway.set_endpoint(REGION, NAME, {"a": 1.0})
-    with pytest.raises(ValueError, match="neither unix: nor tcp:"):
-        gateway.add_instance(REGION, NAME, "a", "i", "http://host")
+    with pytest.raises(ValueError, match="is not unix:, tcp: or http:"):
+        gateway.add_instance(REGION, NAME, "a", "i", "ftp://host")
 
 
 async def test_metrics_say_what_happened(gateway: Gateway, models: list[Model], sink: Sink) -> None:

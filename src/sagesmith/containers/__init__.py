@@ -2,6 +2,7 @@
 
 from sagesmith.containers._engine import Engine, EngineError, EngineUnavailable
 from sagesmith.containers._forward import Target
+from sagesmith.containers._images import ImageSource, find_image, pull_image, runs_as_root
 from sagesmith.containers.docker import DockerRuntime, remove_containers
 from sagesmith.containers.errors import ContainerError
 from sagesmith.containers.process import ProcessRuntime
@@ -17,11 +18,15 @@ __all__ = [
     "Engine",
     "EngineError",
     "EngineUnavailable",
+    "ImageSource",
     "Line",
     "Output",
     "ProcessRuntime",
     "Sandbox",
     "Target",
     "Usage",
+    "find_image",
+    "pull_image",
     "remove_containers",
+    "runs_as_root",
 ]

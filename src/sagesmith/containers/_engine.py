@@ -2,7 +2,7 @@
 
 Each request is HTTP/1.0 on a connection of its own: the engine then answers without chunks and closes the
 connection behind its answer, so that reading to the end is all there is to parse. Docker's own Python package
-would bring `requests`, take 0.2 s to import in every agent, and block where an agent must go on.
+would bring five more, 5 MB in all, take 0.24 s to import in every agent, and block where an agent must go on.
 """
 
 from __future__ import annotations

@@ -36,6 +36,7 @@ _FOLDER: Final = "sagesmith.folder"
 _INSIDE: Final = "/opt/ml"
 _NOT_RUN: Final = (126, 127)
 _DRAIN_S: Final = 2.0
+_REMOVED_S: Final = 10.0
 
 
 class DockerRuntime:
@@ -43,13 +44,20 @@ class DockerRuntime:
 
     Args:
         engine: where.
-        server: says where the control plane answers at the moment. An environment variable of a plan that has
-            exactly that address gets one that leads there from inside.
+        server_url: the control plane's address. An environment variable of a plan that is exactly this gets an
+            address that leads there from inside.
+        server: says where the control plane answers at the moment, if that may be elsewhere.
     """
 
-    def __init__(self, engine: Engine | None = None, server: Callable[[], Target] | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine | None = None,
+        server_url: str = "",
+        server: Callable[[], Target] | None = None,
+    ) -> None:
         self._engine = engine or Engine()
-        self._server = server
+        self._server_url = server_url
+        self._server = server or (lambda: Target(server_url))
 
     def path_inside(self, plan: ContainerPlan, outside: Path) -> str:
         """Return the path under which the container sees *outside*, a path below ``ml`` of the plan's folder."""
@@ -62,11 +70,13 @@ class DockerRuntime:
         try:
             network = await network_of(self._engine, plan)
             environment = dict(plan.environment)
-            if self._server is not None and network.gateway and plan.network:
-                url = self._server().url
+            if self._server_url in environment.values() and plan.network:
                 forwarder = Forwarder(self._server)
                 await _listen(forwarder, network)
-                environment = {n: forwarder.url if v == url else v for n, v in environment.items()}
+                environment = {
+                    name: forwarder.url if value == self._server_url else value
+                    for name, value in environment.items()
+                }
             (plan.folder / "ml").mkdir(exist_ok=True)
             wanted = _configuration(plan, network, environment)
             name = f"sagesmith-{plan.name}-{secrets.token_hex(3)}"
@@ -208,8 +218,13 @@ def remove_containers(instance_id: str, folder: Path, engine: Engine | None = No
     filters = f'{{"label":["{_INSTANCE}={instance_id}","{_FOLDER}={folder}"]}}'
     found = engine.ask("GET", "/containers/json", {"all": "1", "filters": filters})
     for container in found:
+        path = f"/containers/{container['Id']}"
         with contextlib.suppress(EngineError):
-            engine.ask("DELETE", f"/containers/{container['Id']}", {"force": "1"})
+            engine.ask("DELETE", path, {"force": "1"})
+        with contextlib.suppress(
+            EngineError
+        ):  # the engine may be removing it already, and refuse to do it twice
+            engine.ask("POST", f"{path}/wait", {"condition": "removed"}, timeout_s=_REMOVED_S)
         for name in container["NetworkSettings"]["Networks"]:
             if name.startswith("sagesmith-"):  # in use by other hosts, or shared: refused or harmless
                 with contextlib.suppress(EngineError):

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from sagesmith.containers import EngineError, remove_containers
 from sagesmith.containers.processes import boot_id, end_marked, start_time
 from sagesmith.fleet.api import InstanceLost, Listener
 from sagesmith.instance.folder import AGENT, AGENT_LOG, JOURNAL, NODE, SPEC
@@ -128,6 +129,15 @@ class Instance:
             file.write(json.dumps(entry).encode() + b"\n")
         self.told.set()
 
+    def end_rest(self) -> None:
+        """End what its agent left: processes and containers. May take some milliseconds: call it in a thread."""
+        end_marked(self.node.mark)
+        if self.spec.container.runtime == "docker":
+            try:
+                remove_containers(self.id, self.folder.parent)
+            except EngineError as error:
+                _log.warning("instance %s: its containers cannot be removed: %s", self.id, error)
+
     def mark_shutdown(self) -> None:
         """Note that the platform's own shutdown ended it."""
         self.shutdown = True
@@ -158,7 +168,7 @@ class Instance:
 
     async def conclude(self) -> None:
         """After the end of its process: end what it left, deliver the rest of its journal, and say if it was lost."""
-        await asyncio.to_thread(end_marked, self.node.mark)
+        await asyncio.to_thread(self.end_rest)
         await self._attached.wait()
         await self.deliver(list(Journal.read(self.folder / JOURNAL, self.delivered)))
         if self.finished or self.released or self._lost_told or self.listener is None:

@@ -186,7 +186,7 @@ class LocalFleet:
         if instance.alive:
             instance.signal(signal.SIGKILL)
             instance.unwatch()
-            await asyncio.to_thread(end_marked, instance.node.mark)
+            await asyncio.to_thread(instance.end_rest)
         self._leave(instance_id)
         if instance.node.socket_folder:
             Path(instance.node.socket_folder).unlink(missing_ok=True)
@@ -371,7 +371,7 @@ class LocalFleet:
             await asyncio.sleep(0.01)
         for instance in alive:
             instance.signal(signal.SIGKILL)
-            await asyncio.to_thread(end_marked, instance.node.mark)
+            await asyncio.to_thread(instance.end_rest)
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -18,6 +18,7 @@ from typing import Final, Protocol
 
 from sagesmith.clock import Clock, system_clock
 from sagesmith.errors import AwsError
+from sagesmith.hosting._gateway_http import HttpLink
 from sagesmith.hosting._gateway_link import Invocation, Link
 from sagesmith.hosting._gateway_table import ENDING, Endpoint, Limits, Variant
 from sagesmith.store.metrics import Datum
@@ -157,24 +158,25 @@ class Gateway:
                 self._retire(variant)
 
     def add_instance(self, region: str, name: str, variant: str, instance_id: str, address: str) -> None:
-        """Connect to an instance, ``unix:/path`` or ``tcp:host:port``, that serves *variant*.
+        """Connect to an instance that serves *variant*: ``unix:/path``, ``tcp:host:port`` or ``http:host:port``.
 
         Requests may come at once: they wait for the connection. Adding it again with another address
         replaces it; with the same, it changes nothing.
 
         Raises:
             KeyError: no such endpoint or variant was set.
-            ValueError: the address is of neither form.
+            ValueError: the address is of no such form.
         """
-        if not address.startswith(("unix:", "tcp:")):
-            raise ValueError(f"the address {address!r} of instance {instance_id} is neither unix: nor tcp:")
+        if not address.startswith(("unix:", "tcp:", "http:")):
+            raise ValueError(f"the address {address!r} of instance {instance_id} is not unix:, tcp: or http:")
         owner = self._endpoints[region, name].variants[variant]
         known = self._instances.get(instance_id)
         if known is not None:
             if known.address == address and known.owner is owner:
                 return
             self.remove_instance(instance_id)
-        link = Link(instance_id, address, owner, self._forget, self._limits.max_in_flight)
+        kind = HttpLink if address.startswith("http:") else Link
+        link = kind(instance_id, address, owner, self._forget, self._limits.max_in_flight)
         owner.links.append(link)
         self._instances[instance_id] = link
         self._links.add(link)

@@ -13,11 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sagesmith.containers import Container, ContainerError, ContainerPlan, Line, ProcessRuntime
+from sagesmith.containers import (
+    Container,
+    ContainerError,
+    ContainerPlan,
+    DockerRuntime,
+    Line,
+    ProcessRuntime,
+)
 from sagesmith.containers.process import WarmProcess
 from sagesmith.containers.processes import die_with_parent
 from sagesmith.images import BuildFailed, Environments, Use
-from sagesmith.instance._layout import base_environment, installer_environment
+from sagesmith.instance._docker import OwnImage
+from sagesmith.instance._layout import base_environment, installer_environment, open_to_all
 from sagesmith.instance._link import Link
 from sagesmith.instance._metrics import MetricScanner
 from sagesmith.instance._objects import Objects
@@ -79,17 +87,23 @@ class Host:
     folder: Path
     node: Node
     link: Link
-    runtime: ProcessRuntime
+    runtime: ProcessRuntime | DockerRuntime
     objects: Objects
     warm: WarmProcess | None = None
     container: Container | None = None
     python_prefix: str = ""
+    own_image: OwnImage | None = None
     _python_use: Use | None = None
 
     @property
     def sandboxed(self) -> bool:
         """True if the container sees only what it may."""
-        return self.node.sandbox is not None
+        return self.node.sandbox is not None or self.own_image is not None
+
+    @property
+    def may_link(self) -> bool:
+        """True if data may be a link to the object store's file, which the container must be able to read only."""
+        return self.own_image.as_root if self.own_image is not None else self.sandboxed
 
     @property
     def socket(self) -> str:
@@ -102,9 +116,31 @@ class Host:
         *,
         read_only: tuple[str, ...] = (),
         folders: Mapping[str, Path] | None = None,
+        port: int = 0,
     ) -> ContainerPlan:
-        """Return the container that the spec asks for, with *environment* above the defaults."""
+        """Return the container that the spec asks for, with *environment* above the defaults.
+
+        *port* is where it will listen, if it is one of the user's own image.
+        """
         spec = self.spec
+        if self.own_image is not None:
+            return ContainerPlan(
+                name=spec.instance_id,
+                folder=self.folder,
+                command=spec.container.command,
+                entrypoint=spec.container.entrypoint,
+                environment={**base_environment(spec, ""), **environment, **spec.container.environment},
+                hostname=spec.container.hostname or spec.host,
+                network=spec.container.network,
+                read_only=read_only,
+                folders=folders or {},
+                gpus=spec.gpus,
+                image=self.own_image.reference,
+                vcpus=spec.vcpus,
+                memory_bytes=spec.memory_bytes,
+                group=spec.owner_arn if len(spec.hosts) > 1 else "",
+                port=port,
+            )
         ca_file = _with_public_roots(spec.server.ca_file)
         visible = CA_FILE if ca_file and self.sandboxed else ca_file
         return ContainerPlan(
@@ -129,12 +165,17 @@ class Host:
             image=spec.container.image,
         )
 
-    async def prepare_python(self, log: LogShipper, stop: Callable[[], bool]) -> None:
-        """Find or build the environment that the container's Python comes from; *log* hears how that goes on.
+    async def prepare(self, log: LogShipper, stop: Callable[[], bool]) -> None:
+        """Have the image, or the environment that the container's Python comes from; *log* hears how that goes on.
 
         Raises:
-            ContainerError: it cannot be built, or *stop* said to stop building.
+            ContainerError: it cannot be pulled or built, or *stop* said to stop building.
         """
+        if self.own_image is not None:
+            await self.own_image.have(
+                lambda: self.link.send(Stage("DownloadingTrainingImage", "Downloading the training image"))
+            )
+            return
         wanted = self.spec.container.python
         if wanted is None:
             return
@@ -167,19 +208,13 @@ class Host:
         """Refuse what cannot be run here, before anything is done for it.
 
         Raises:
-            ContainerError: it needs Docker, or a network that only the hosts of one job share.
+            ContainerError: it needs a network that only the hosts of one job share, which processes have not.
         """
         spec = self.spec
-        if spec.container.runtime != "process":
+        if self.own_image is None and not spec.container.network and len(spec.hosts) > 1:
             raise ContainerError(
-                f"the image {spec.container.image!r} is the user's own container, which Sagesmith cannot run yet: it "
-                "runs the built-in algorithms' images",
-                client_error=True,
-            )
-        if not spec.container.network and len(spec.hosts) > 1:
-            raise ContainerError(
-                "EnableNetworkIsolation with more than one instance is not available in Sagesmith yet: set it to "
-                "false, or InstanceCount to 1",
+                "EnableNetworkIsolation with more than one instance is not available in Sagesmith yet for this image: "
+                "set it to false, or InstanceCount to 1",
                 client_error=True,
             )
 
@@ -192,6 +227,8 @@ class Host:
                 return self.container
         if warm is not None:
             await warm.discard()
+        if self.own_image is not None and not self.own_image.as_root:
+            await asyncio.to_thread(open_to_all, self.folder / "ml")
         self.container = await self.runtime.start(plan, output)
         return self.container
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from sagesmith.instance.spec import ChannelSpec, InstanceSpec, TrainingTask
 
-__all__ = ["base_environment", "installer_environment", "lay_out_serving", "lay_out_training"]
+__all__ = ["base_environment", "installer_environment", "lay_out_serving", "lay_out_training", "open_to_all"]
 
 
 _INSTALLER: Final = (
@@ -33,8 +34,8 @@ def lay_out_training(base: Path, spec: InstanceSpec, task: TrainingTask) -> None
         "current_group_name": spec.instance_group,
         "hosts": hosts,
         "instance_groups": [group],
-        # Where the hosts' names lead: instances on one machine speak over its loopback interface.
-        "network_interface_name": "lo",
+        # Where the hosts' names lead: processes on one machine speak over its loopback interface.
+        "network_interface_name": "eth0" if spec.container.runtime == "docker" else "lo",
     }
     _write(config / "resourceconfig.json", resources)
     if task.checkpoint_uri:
@@ -81,6 +82,19 @@ def base_environment(spec: InstanceSpec, ca_file: str) -> dict[str, str]:
 def installer_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """Return what *environ*, the server's own, says about where packages come from, for containers that install some."""
     return {name: environ[name] for name in _INSTALLER if name in environ}
+
+
+def open_to_all(base: Path) -> None:
+    """Let any user of a container write below *base*: its image runs as whom it wants, as on SageMaker.
+
+    Other users of this machine cannot reach it: the folder above is the agent's alone.
+    """
+    base.chmod(0o777)
+    for folder, names, files in os.walk(base):
+        for name in (*names, *files):
+            path = os.path.join(folder, name)
+            if not os.path.islink(path):
+                os.chmod(path, os.stat(path).st_mode | (0o777 if name in names else 0o666))
 
 
 def _channel(channel: ChannelSpec) -> Mapping[str, Any]:

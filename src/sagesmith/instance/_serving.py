@@ -10,11 +10,12 @@ import asyncio
 import contextlib
 import posixpath
 import time
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Final
 
-from sagesmith.containers import Container
+from sagesmith.containers import Container, ContainerPlan
 from sagesmith.instance import _artifacts
 from sagesmith.instance._host import Host, LogShipper, watch_utilization
 from sagesmith.instance._layout import lay_out_serving
@@ -44,6 +45,7 @@ _BACKOFF_S: Final = (0.5, 30.0)
 _STEADY_S: Final = 60.0
 _LOOK_S: Final = (0.003, 0.1)
 _GRACE_S: Final = 30.0
+_PORT: Final = 8080
 
 
 class Serving:
@@ -58,6 +60,7 @@ class Serving:
         self._restarts = 0
         self._was_ready = False
         self._deadline = 0.0
+        self._address = ""
 
     def obey(self, command: Command) -> None:
         """Take *command*: both `Stop` and `Shutdown` end the server."""
@@ -78,7 +81,7 @@ class Serving:
         if self._ending.is_set():
             return Finished()
         await download
-        prepare = asyncio.create_task(host.prepare_python(self._log, self._ending.is_set))
+        prepare = asyncio.create_task(host.prepare(self._log, self._ending.is_set))
         await self._or_ending(prepare)
         if self._ending.is_set():
             await asyncio.gather(prepare, return_exceptions=True)
@@ -109,14 +112,9 @@ class Serving:
     async def _serve_once(self) -> str:
         """Start the server, watch it until it ends or must be ended, and return why."""
         host = self._host
-        Path(host.socket).unlink(missing_ok=True)
-        socket = host.folder / "run" / "model.sock"
-        plan = host.plan({}, read_only=("model",))
-        inside = host.socket if not host.sandboxed else host.runtime.path_inside(plan, socket)
-        workers = str(max(1, self._task.workers))
-        environment = {"SAGESMITH_SOCKET": inside, "SAGESMITH_WORKERS": workers, **plan.environment}
-        plan = host.plan(environment, read_only=("model",))
-        container = await host.start(plan, self._log)
+        container = await host.start(self._plan(), self._log)
+        # The user's own image speaks HTTP on an address of its own; ours frames on a socket in the instance's folder.
+        self._address = f"http:{container.address}:{_PORT}" if container.address else f"unix:{host.socket}"
         beside = [asyncio.create_task(watch_utilization(host, container))]
         watch = asyncio.create_task(self._watch(container))
         try:
@@ -131,22 +129,40 @@ class Serving:
             await container.stop(self._grace_s if self._ending.is_set() else _PING_TIMEOUT_S)
             self._log.flush()
 
+    @property
+    def _ready(self) -> Ready:
+        return Ready(self._address, "http" if self._address.startswith("http:") else "frames")
+
+    def _plan(self) -> ContainerPlan:
+        host = self._host
+        if host.own_image is not None:
+            return host.plan({}, read_only=("model",), port=_PORT)
+        Path(host.socket).unlink(missing_ok=True)
+        plan = host.plan({}, read_only=("model",))
+        socket = host.folder / "run" / "model.sock"
+        inside = host.socket if not host.sandboxed else host.runtime.path_inside(plan, socket)
+        workers = str(max(1, self._task.workers))
+        return replace(
+            plan,
+            environment={"SAGESMITH_SOCKET": inside, "SAGESMITH_WORKERS": workers, **plan.environment},
+        )
+
     async def _watch(self, container: Container) -> str:
         """Ping until the server must be ended; return why."""
         pause, later = _LOOK_S
-        while not await ping(self._host.socket, _PING_TIMEOUT_S):
+        while not await ping(self._address, _PING_TIMEOUT_S):
             if not self._was_ready and time.monotonic() > self._deadline:
                 return f"no answer to /ping in {self._task.startup_timeout_s:g} s"
             await asyncio.sleep(pause)
             pause = min(pause * 1.3, later)
         self._was_ready = True
-        self._host.link.send(Ready(f"unix:{self._host.socket}"))
+        self._host.link.send(self._ready)
         failed, last_success = 0, time.monotonic()
         while True:
             await asyncio.sleep(_PING_EVERY_S)
-            if await ping(self._host.socket, _PING_TIMEOUT_S):
+            if await ping(self._address, _PING_TIMEOUT_S):
                 if failed >= _FAILED_PINGS:
-                    self._host.link.send(Ready(f"unix:{self._host.socket}"))
+                    self._host.link.send(self._ready)
                 failed, last_success = 0, time.monotonic()
                 continue
             failed += 1
@@ -198,6 +214,6 @@ class Serving:
             host.folder / "ml",
             hosts=host.spec.hosts,
             host=host.spec.host,
-            may_link=host.sandboxed,
+            may_link=host.may_link,
             cancelled=Event(),
         )

@@ -81,7 +81,7 @@ class Training:
         linked = await asyncio.to_thread(self._stage)
         if self._stopping is None:
             try:
-                await host.prepare_python(self._log, self._cancelled.is_set)
+                await host.prepare(self._log, self._cancelled.is_set)
             except ContainerError:
                 if not self._cancelled.is_set():
                     raise
@@ -115,7 +115,7 @@ class Training:
             target,
             hosts=host.spec.hosts,
             host=host.spec.host,
-            may_link=host.sandboxed,
+            may_link=host.may_link,
             cancelled=self._cancelled,
         )
 

@@ -29,12 +29,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from sagesmith.containers import ContainerError, ContainerPlan, ProcessRuntime
+from sagesmith.containers import ContainerError, ContainerPlan, DockerRuntime, Engine, ProcessRuntime
 from sagesmith.containers.process import WarmProcess
 from sagesmith.containers.processes import adopt_orphans, boot_id, start_time
 from sagesmith.containers.sandbox import prepare_for_forks
 from sagesmith.errors import AwsError
 from sagesmith.images import metric_definitions
+from sagesmith.instance._docker import OwnImage, server_now
 from sagesmith.instance._host import Host
 from sagesmith.instance._link import Link
 from sagesmith.instance._metrics import MetricScanner
@@ -153,6 +154,10 @@ async def run(
     link = Link(spec, folder / JOURNAL)
     make_objects = objects or _object_client
     host = Host(spec, folder, node, link, ProcessRuntime(node.sandbox), make_objects(spec), warm)
+    if spec.container.runtime == "docker":
+        engine = Engine()
+        host.runtime = DockerRuntime(engine, spec.server.url, lambda: server_now(spec.server))
+        host.own_image = OwnImage(engine, spec)
     work = Training(host, spec.task) if isinstance(spec.task, TrainingTask) else Serving(host, spec.task)
     loop, me = asyncio.get_running_loop(), asyncio.current_task()
     if me is None:

@@ -213,7 +213,8 @@ class Utilization:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The model server passed its first `/ping`. *address* is ``unix:/path`` or ``tcp:host:port``."""
+    """The model server passed its first `/ping`. *address* is ``unix:/path`` or ``tcp:host:port``, where it speaks
+    frames, or ``http:host:port``."""
 
     kind: ClassVar[str] = "ready"
     address: str
