@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -21,6 +22,7 @@ from sagesmith.config import Settings
 from sagesmith.containers import Sandbox
 from sagesmith.containers.processes import descendants
 from sagesmith.errors import AwsError
+from sagesmith.fleet._nursery import Nursery
 from sagesmith.fleet.api import InstanceLost
 from sagesmith.instance.spec import ChannelSpec, Exited, Finished, Message
 from tests.containers.contract import alive
@@ -120,6 +122,38 @@ async def test_a_server_that_forgot_what_it_took_goes_on_with_what_comes(world: 
     assert await fleet.attach("i-1", ear := Ear())
     assert await ear.until(Finished) == Finished()
     assert ear.all(Exited) == [Exited(0)]
+
+
+async def test_an_agent_that_a_killed_server_forks_late_does_nothing(world: World) -> None:
+    script = "import os, time; print(os.getpid(), flush=True); time.sleep(1)"
+    await world.fleet.start(world.spec(script), ear := Ear())
+    await ear.until_true(lambda: bool(ear.lines))
+    folder = world.home.instances / "i-1"
+    identity = (folder / "agent.json").read_bytes()
+    nursery = Nursery()
+    try:
+        late = await nursery.fork(folder, "the token of the start before")
+        await in_time(lambda: bool(select.select([late], [], [], 0)[0]))
+        os.close(late)
+    finally:
+        nursery.close()
+    assert (folder / "agent.json").read_bytes() == identity
+    assert await ear.until(Finished) == Finished()
+    assert len(ear.lines) == 1
+
+
+async def test_an_agent_that_began_in_a_folder_that_was_replaced_is_ended(world: World, mark: str) -> None:
+    await world.fleet.start(world.spec(sleeper(mark)), first := Ear())
+    await first.until_line("ready")
+    pid = world.fleet.status()["instances"][0]["pid"]
+    await world.vanish()
+    folder = world.home.instances / "i-1"
+    (folder / "agent.json").rename(folder / "hidden")
+    fleet = await world.up()  # finds no agent
+    (folder / "hidden").rename(folder / "agent.json")
+    await fleet._make_way(folder)
+    await in_time(lambda: not running(pid))
+    assert not folder.exists()
 
 
 async def test_what_ended_meanwhile_still_says_how(world: World, mark: str) -> None:
@@ -325,7 +359,7 @@ async def test_a_nursery_whose_server_ended_in_the_middle_says_nothing(tmp_path:
             stderr=subprocess.PIPE,
         )
     for folder in (tmp_path, tmp_path / "gone"):
-        ours.send(json.dumps({"folder": str(folder), "modules": []}).encode())
+        ours.send(json.dumps({"folder": str(folder), "token": "", "modules": []}).encode())
     ours.close()
     _, said = await asyncio.wait_for(nursery.communicate(), 20)
     assert (nursery.returncode, said) == (0, b"")

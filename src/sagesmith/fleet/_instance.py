@@ -61,7 +61,7 @@ class Instance:
             instance = cls(folder, spec, Node.from_json(json.loads((folder / NODE).read_bytes())))
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             lines = (folder / _COMMANDS).read_bytes().splitlines()
             instance.commands = [tuple(json.loads(line)) for line in lines]
         same_boot = identity["boot_id"] == boot_id()

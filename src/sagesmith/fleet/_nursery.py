@@ -45,14 +45,20 @@ class Nursery:
         self._control = ours
 
     async def fork(
-        self, folder: Path, modules: Sequence[str] = (), control: socket.socket | None = None
+        self,
+        folder: Path,
+        token: str = "",
+        modules: Sequence[str] = (),
+        control: socket.socket | None = None,
     ) -> int:
         """Start an agent in *folder* and return its pidfd, which the caller closes. If cancelled, there is no agent.
+
+        With a *token*, it does only what a spec with this `agent_token` says.
 
         Raises:
             ChildProcessError: the nursery cannot do it, not even a fresh one.
         """
-        request = json.dumps({"folder": str(folder), "modules": list(modules)}).encode()
+        request = json.dumps({"folder": str(folder), "token": token, "modules": list(modules)}).encode()
         asking = asyncio.ensure_future(
             self._ask_in_turn(request, [os.dup(control.fileno())] if control else [])
         )

@@ -71,12 +71,12 @@ class WarmSlot:
             self.background = False
             set_background(self.pids, on=False)
 
-    def give(self, folder: Path) -> None:
-        """Let it begin the job that is in *folder*, where its own folder is now."""
+    def give(self, folder: Path, token: str) -> None:
+        """Let it begin the job of this *token* that is in *folder*, where its own folder is now."""
         self.hurry()
         self.control.setblocking(True)
         with contextlib.suppress(OSError):  # it died: its pidfd says so
-            self.control.sendall(os.fsencode(folder) + b"\n")
+            self.control.sendall(token.encode() + b" " + os.fsencode(folder) + b"\n")
         self.control.close()
 
 
@@ -192,7 +192,7 @@ class WarmPool:
             with theirs:
                 node = Node(self._sandbox, mark=folder.name)
                 (folder / NODE).write_text(json.dumps(node.to_json()))
-                pidfd = await self._nursery.fork(folder, self._modules[kind], theirs)
+                pidfd = await self._nursery.fork(folder, "", self._modules[kind], theirs)
         except BaseException:
             ours.close()
             shutil.rmtree(folder, ignore_errors=True)

@@ -12,6 +12,7 @@ import contextlib
 import hmac
 import json
 import logging
+import os
 import re
 import secrets
 import shutil
@@ -43,6 +44,7 @@ _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _PATH: Final = re.compile(r"/_sagesmith/instances/(?P<id>[^/]+)/(?P<what>messages|commands)")
 _LONGEST_POLL_S: Final = 25.0
 _END_S: Final = 10.0
+_GONE: Final = ".gone-"
 _log = logging.getLogger(__name__)
 
 Answer = tuple[int, Mapping[str, str], bytes]
@@ -151,6 +153,9 @@ class LocalFleet:
         """Start an instance once there is room; see `Fleet`."""
         if not _ID.fullmatch(spec.instance_id):
             raise ValueError(f"{spec.instance_id!r} cannot be an instance's id.")
+        folder = self._folder / spec.instance_id
+        if spec.instance_id not in self._instances and folder.exists():
+            self._find(folder)  # its agent may have begun after `open` had looked
         if await self.attach(spec.instance_id, listener):
             return
         share = await self._admission.enter(self._request(spec))
@@ -199,7 +204,7 @@ class LocalFleet:
         for folder in list(self._folder.iterdir()):
             # Looked at one by one, since others begin meanwhile. A kept one without an instance is about to start.
             known = folder.name in self._instances or folder.name in keep
-            if not known and not folder.name.startswith(PREFIX):
+            if not known and not folder.name.startswith((PREFIX, _GONE)):
                 await asyncio.to_thread(_remove, folder)
 
     async def close(self, *, end_instances: bool) -> None:
@@ -286,7 +291,7 @@ class LocalFleet:
     async def _start(self, spec: InstanceSpec, listener: Listener) -> None:
         folder = self._folder / spec.instance_id
         if folder.exists():
-            await asyncio.to_thread(_remove, folder)
+            await self._make_way(folder)
         slot = self._warm_slot(spec)
         if slot is not None:
             slot.folder.rename(folder)
@@ -306,15 +311,30 @@ class LocalFleet:
         instance.attach(listener)
         self._instances[spec.instance_id] = instance
         if slot is not None:
-            slot.give(folder)
+            slot.give(folder, spec.agent_token)
             instance.pidfd = slot.pidfd
             if self._warm is not None:
                 self._warm.fill()
         else:
-            instance.pidfd = await self._nursery.fork(folder)
+            instance.pidfd = await self._nursery.fork(folder, spec.agent_token)
         if instance.released:  # in the meantime
             instance.signal(signal.SIGKILL)
         instance.watch(self._ended)
+
+    async def _make_way(self, folder: Path) -> None:
+        """Take away the *folder* of an agent that had not begun when it was looked for.
+
+        The nursery of a killed server may fork that agent even now. It looks for its folder again when it has written
+        there who it is: so either it finds the folder gone, or it is found here.
+        """
+        gone = folder.with_name(f"{_GONE}{secrets.token_hex(8)}")
+        folder.rename(gone)
+        late = Instance.found(gone)
+        if late is not None and late.alive:
+            late.signal(signal.SIGKILL)
+            os.close(late.pidfd)
+            await asyncio.to_thread(end_marked, late.node.mark)
+        await asyncio.to_thread(_remove, gone)
 
     def _warm_slot(self, spec: InstanceSpec) -> WarmSlot | None:
         container = spec.container
@@ -335,7 +355,7 @@ class LocalFleet:
 
     def _find(self, folder: Path) -> None:
         """Take up what an earlier server left in *folder*."""
-        if folder.name.startswith(PREFIX):
+        if folder.name.startswith((PREFIX, _GONE)):
             end_marked(folder.name)
             _remove(folder)
             return

@@ -1,7 +1,8 @@
 """The nursery: a process with the agent's code loaded that forks agents in milliseconds.
 
 ``python -m sagesmith.fleet.nursery FD`` reads requests from the packet socket FD, one JSON object each,
-``{"folder": ..., "modules": [...]}``; with a request may come a socket for an agent that waits for its job.
+``{"folder": ..., "token": ..., "modules": [...]}``; with a request may come a socket for an agent that waits for
+its job.
 The answer is ``{"pid": ...}`` and a pidfd. When the server is gone the socket ends, and so does the nursery;
 agents are sessions of their own and stay.
 """
@@ -41,7 +42,7 @@ def main(descriptor: int) -> NoReturn:
         pid = os.fork()
         if pid == 0:
             control.close()
-            _become_agent(Path(request["folder"]), request["modules"], descriptors)
+            _become_agent(Path(request["folder"]), request["token"], request["modules"], descriptors)
         try:
             _answer(control, pid)
         except OSError:  # the server ended while it waited for the answer
@@ -60,7 +61,7 @@ def _answer(control: socket.socket, pid: int) -> None:
     os.close(pidfd)
 
 
-def _become_agent(folder: Path, modules: list[str], descriptors: list[int]) -> NoReturn:
+def _become_agent(folder: Path, token: str, modules: list[str], descriptors: list[int]) -> NoReturn:
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -73,7 +74,7 @@ def _become_agent(folder: Path, modules: list[str], descriptors: list[int]) -> N
         os.dup2(source, target)
     os.close(log)
     os.close(null)
-    agent.main(folder, descriptors[0] if descriptors else -1, modules)
+    agent.main(folder, token, descriptors[0] if descriptors else -1, modules)
     os._exit(1)
 
 

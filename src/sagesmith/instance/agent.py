@@ -73,14 +73,14 @@ _SIGNAL_GRACE_S: Final = 5.0
 ObjectsFactory = Callable[[InstanceSpec], Objects]
 
 
-def main(folder: Path, control: int = -1, modules: Sequence[str] = ()) -> None:
+def main(folder: Path, token: str = "", control: int = -1, modules: Sequence[str] = ()) -> None:
     """Be the agent of *folder*, on the main thread; never returns.
 
-    With a socket *control*, first wait with a warm process that has imported *modules* until a job comes.
+    With a *token*, do nothing unless the spec there has it as its `agent_token`. With a socket *control*, first wait with a warm process that has imported *modules* until a job comes.
     """
     code = 1
     try:
-        code = asyncio.run(_main(folder, control, modules))
+        code = asyncio.run(_main(folder, token, control, modules))
     except BaseException:
         traceback.print_exc()
     finally:
@@ -103,21 +103,23 @@ def preload() -> None:
         from_json(InstanceSpec, to_json(spec))  # looks up the types of every member
 
 
-async def _main(folder: Path, control: int, modules: Sequence[str]) -> int:
+async def _main(folder: Path, token: str, control: int, modules: Sequence[str]) -> int:
     warm = None
     if control >= 0:
         found = await wait_warm(folder, control, modules)
         if found is None:
             return 0
-        folder, warm = found
-    await run(folder, warm=warm)
+        folder, token, warm = found
+    await run(folder, token=token, warm=warm)
     return 0
 
 
-async def wait_warm(folder: Path, control: int, modules: Sequence[str]) -> tuple[Path, WarmProcess] | None:
-    """Wait in *folder* with a warm process; return where the job is, or None if there will be none.
+async def wait_warm(
+    folder: Path, control: int, modules: Sequence[str]
+) -> tuple[Path, str, WarmProcess] | None:
+    """Wait in *folder* with a warm process; return where the job is, and its token, or None if there will be none.
 
-    The server sends the folder's new path as a line; end of file means that nobody will. If the process ends first,
+    The server sends the token, a space and the folder's new path as a line; end of file means that nobody will. If the process ends first,
     the socket is closed on this side, and whatever the server has sent by then is still done, without it.
     """
     node = Node.from_json(json.loads((folder / NODE).read_bytes()))
@@ -132,7 +134,8 @@ async def wait_warm(folder: Path, control: int, modules: Sequence[str]) -> tuple
     if not line.endswith(b"\n"):
         await warm.discard()
         return None
-    return Path(os.fsdecode(line[:-1])), warm
+    token, _, path = line[:-1].partition(b" ")
+    return Path(os.fsdecode(path)), token.decode(), warm
 
 
 async def _report(warm: WarmProcess, writer: asyncio.StreamWriter) -> None:
@@ -144,12 +147,19 @@ async def _report(warm: WarmProcess, writer: asyncio.StreamWriter) -> None:
 
 
 async def run(
-    folder: Path, *, warm: WarmProcess | None = None, objects: ObjectsFactory | None = None
+    folder: Path,
+    *,
+    token: str = "",
+    warm: WarmProcess | None = None,
+    objects: ObjectsFactory | None = None,
 ) -> None:
-    """Do what ``spec.json`` of *folder* says, to the end."""
-    _identify(folder)
+    """Do what ``spec.json`` of *folder* says, to the end; nothing if it is not the one with this *token*."""
+    spec = _identify(folder, token)
+    if spec is None:
+        if warm is not None:
+            await warm.discard()
+        return
     adopt_orphans()
-    spec = from_json(InstanceSpec, json.loads((folder / SPEC).read_bytes()))
     node = Node.from_json(json.loads((folder / NODE).read_bytes()))
     link = Link(spec, folder / JOURNAL)
     make_objects = objects or _object_client
@@ -214,12 +224,33 @@ async def _watch_home(folder: Path, link: Link, agent: asyncio.Task[Any]) -> Non
     agent.cancel()
 
 
-def _identify(folder: Path) -> None:
-    me = os.getpid()
-    identity = {"pid": me, "start_time": start_time(me), "boot_id": boot_id()}
-    new = folder / f"{AGENT}.new"
-    new.write_text(json.dumps(identity))
-    new.rename(folder / AGENT)
+def _identify(folder: Path, token: str) -> InstanceSpec | None:
+    """Write into *folder* who its agent is, and return its spec; None if the agent comes too late.
+
+    A server that was killed may have left it to start in a folder that the next server has replaced. So all is done
+    in the folder that was there at first, and holds if that is still there afterwards.
+    """
+    try:
+        place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        with open(os.open(SPEC, os.O_RDONLY | os.O_CLOEXEC, dir_fd=place), "rb") as file:
+            spec = from_json(InstanceSpec, json.loads(file.read()))
+        if token and spec.agent_token != token:
+            return None
+        me = os.getpid()
+        identity = {"pid": me, "start_time": start_time(me), "boot_id": boot_id()}
+        new = f"{AGENT}.new"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        with open(os.open(new, flags, 0o600, dir_fd=place), "w", encoding="utf-8") as file:
+            file.write(json.dumps(identity))
+        os.rename(new, AGENT, src_dir_fd=place, dst_dir_fd=place)
+        return spec if os.stat(folder).st_ino == os.fstat(place).st_ino else None
+    except FileNotFoundError:
+        return None
+    finally:
+        os.close(place)
 
 
 def _socket(descriptor: int) -> socket.socket:
