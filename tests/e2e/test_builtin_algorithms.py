@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 
@@ -143,3 +144,40 @@ def test_wrong_hyperparameters_name_all_faults(flow: Flow, case: Case) -> None:
     assert "feature_dim" in job["FailureReason"]
     assert "no_such_thing" in job["FailureReason"]
     assert "Traceback" not in json.dumps(job, default=str)
+
+
+@pytest.mark.parametrize("repository", ["kmeans", "linear-learner"])
+def test_pipe_mode_and_two_instances(flow: Flow, repository: str) -> None:
+    """Shards of the data, streamed through pipes as often as the algorithm asks for them."""
+    name = f"piped-{repository}"
+    flow.upload(
+        {
+            f"{name}/part-{i}.pbr": recordio.encode(DIGITS[i::4].astype(np.float32), DIGIT_LABELS[i::4])
+            for i in range(4)
+        }
+    )
+    given: dict[str, dict[str, object]] = {
+        "kmeans": {"k": 10, "feature_dim": 64, "epochs": 2},
+        "linear-learner": {"predictor_type": "multiclass_classifier", "num_classes": 10, "num_models": 1},
+    }
+    job = flow.train(
+        name,
+        image=f"382416733822.dkr.ecr.us-east-1.amazonaws.com/{repository}:1",
+        hyperparameters=given[repository],
+        channels={"train": f"{name}/", "test": f"{name}/"},
+        content_type=serving.RECORDIO,
+        instances=2,
+        distribution="ShardedByS3Key",
+        AlgorithmSpecification={
+            "TrainingImage": f"382416733822.dkr.ecr.us-east-1.amazonaws.com/{repository}:1",
+            "TrainingInputMode": "Pipe",
+        },
+    )
+    assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
+    found = {metric["MetricName"]: metric["Value"] for metric in job["FinalMetricDataList"]}
+    if repository == "kmeans":
+        assert found["test:msd"] < 1.02 * KMeans(10, n_init=3, random_state=0).fit(DIGITS).inertia_ / len(
+            DIGITS
+        )
+    else:
+        assert found["test:multiclass_accuracy"] > 0.97

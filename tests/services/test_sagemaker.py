@@ -100,7 +100,7 @@ def channel(name: str = "train", uri: str = "s3://bucket/x", **more: Any) -> dic
         ({"InputDataConfig": [channel("a"), channel("a")]}, "Duplicate channel name 'a'"),
         ({"InputDataConfig": [channel(uri="s3://UPPER/x")]}, "'s3://UPPER/x'"),
         ({"InputDataConfig": [channel(uri="file:///etc/passwd")]}, "s3://bucket/prefix"),
-        ({"InputDataConfig": [channel(InputMode="Pipe")]}, "InputMode Pipe"),
+        ({"InputDataConfig": [channel(RecordWrapperType="RecordIO")]}, "RecordWrapperType RecordIO"),
         ({"OutputDataConfig": {"S3OutputPath": "bucket"}}, "outputDataConfig.s3OutputPath"),
         ({"AlgorithmSpecification": {"TrainingInputMode": "File"}}, "not neither"),
         (

@@ -19,7 +19,7 @@ DEFAULT_MAX_RUNTIME_S: Final = 86_400
 _NOT_THERE_YET: Final = (
     "ServerlessJobConfig", "MlflowConfig", "ModelPackageConfig", "SessionChainingConfig", "TensorBoardOutputConfig",
 )  # fmt: skip
-_INPUT_MODES: Final = ("File", "FastFile")
+_INPUT_MODES: Final = ("File", "FastFile", "Pipe")
 _RULES: Final[Mapping[str, str]] = {
     "DebugRuleConfigurations": "DebugRuleEvaluationStatuses",
     "ProfilerRuleConfigurations": "ProfilerRuleEvaluationStatuses",
@@ -97,7 +97,13 @@ def _check_channels(request: Mapping[str, Any]) -> None:
         mode = channel.get("InputMode") or default_mode
         if mode not in _INPUT_MODES:
             raise not_available(f"InputDataConfig.{number}.InputMode {mode}")
-        if s3["S3DataType"] not in ("S3Prefix", "ManifestFile"):
+        piped_manifest = s3["S3DataType"] == "AugmentedManifestFile" and mode == "Pipe"
+        if piped_manifest and not s3.get("AttributeNames"):
+            raise validation_error(
+                f"Channel {channel['ChannelName']} is an AugmentedManifestFile: AttributeNames must name what to "
+                "stream of each line."
+            )
+        if not piped_manifest and s3["S3DataType"] not in ("S3Prefix", "ManifestFile"):
             raise not_available(
                 f"InputDataConfig.{number}.DataSource.S3DataSource.S3DataType {s3['S3DataType']}"
             )
@@ -106,7 +112,7 @@ def _check_channels(request: Mapping[str, Any]) -> None:
             ("InstanceGroupNames", "ModelAccessConfig", "HubAccessConfig"),
             f"InputDataConfig.{number}.DataSource.S3DataSource",
         )
-        if channel.get("RecordWrapperType") == "RecordIO":
+        if channel.get("RecordWrapperType") == "RecordIO" and mode != "Pipe":
             raise not_available(f"InputDataConfig.{number}.RecordWrapperType RecordIO")
         check_s3_uri(s3["S3Uri"], f"{where}.dataSource.s3DataSource.s3Uri")
 
