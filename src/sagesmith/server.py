@@ -31,18 +31,30 @@ from sagesmith.aws import Api, Catalog, HttpRequest, HttpResponse, HttpServer, S
 from sagesmith.config import Home, Settings, SettingsError
 from sagesmith.fleet.local import LocalFleet
 from sagesmith.hosting import Endpoints
+from sagesmith.hosting.capacity import VariantCapacity
 from sagesmith.hosting.gateway import Gateway
 from sagesmith.instance.spec import ServerAddress
 from sagesmith.jobs import TrainingJobs
 from sagesmith.locks import HomeInUse, hold_lock
-from sagesmith.services import cloudwatch, iam, logs, s3, sagemaker, sagemaker_runtime, sts
-from sagesmith.store.alarms import Alarms, Raised
+from sagesmith.scaling import Scaler
+from sagesmith.services import (
+    application_autoscaling,
+    cloudwatch,
+    iam,
+    logs,
+    s3,
+    sagemaker,
+    sagemaker_runtime,
+    sts,
+)
+from sagesmith.store.alarms import Alarms
 from sagesmith.store.database import Database, DatabaseError
 from sagesmith.store.identities import Identities
 from sagesmith.store.logs import Logs
 from sagesmith.store.metrics import Metrics
 from sagesmith.store.objects import ObjectStore
 from sagesmith.store.resources import Resources
+from sagesmith.store.scaling import Scaling
 from sagesmith.store.threads import in_thread
 
 __all__ = ["coverage", "main"]
@@ -63,6 +75,9 @@ class Parts:
     logs: Logs
     metrics: Metrics
     alarms: Alarms
+    scaling: Scaling
+    scaler: Scaler
+    capacity: VariantCapacity
     identities: Identities
     objects: ObjectStore
     fleet: LocalFleet
@@ -135,6 +150,14 @@ def _handlers(parts: Parts) -> list[object]:
         *sts.handlers(parts.identities, parts.authorizer, strict=parts.settings.strict_iam),
         *logs.handlers(parts.logs, parts.resources),
         *cloudwatch.handlers(parts.metrics, parts.alarms, parts.resources),
+        *application_autoscaling.handlers(
+            parts.scaling,
+            parts.alarms,
+            parts.resources,
+            exists=lambda target: parts.capacity.read(target.region, target.resource_id) is not None,
+            notify=parts.scaler.notify,
+            period_s=parts.settings.scaling_period_s,
+        ),
     ]
 
 
@@ -192,7 +215,11 @@ async def _serve(home: Home, settings: Settings) -> None:
         stack.push_async_callback(parts.endpoints.close)
         await parts.jobs.start()
         stack.push_async_callback(parts.jobs.close)
-        watch = AlarmWatch(parts.alarms, parts.metrics, _act_on_alarm, lag_s=settings.metrics_every_s + 1.0)
+        await parts.scaler.start()
+        stack.push_async_callback(parts.scaler.close)
+        watch = AlarmWatch(
+            parts.alarms, parts.metrics, parts.scaler.act, lag_s=settings.metrics_every_s + 1.0
+        )
         watch.start()
         stack.push_async_callback(watch.close)
         await parts.fleet.sweep([*parts.jobs.instances(), *parts.endpoints.instances()])
@@ -246,6 +273,9 @@ async def _make_parts(home: Home, settings: Settings, stack: AsyncExitStack) -> 
     stack.push_async_callback(gateway.close)
     alarms = Alarms(resources, settings.account_id)
     endpoints = Endpoints(gateway=gateway, raised=alarms.raised, **common)
+    scaling = Scaling(resources, settings.account_id)
+    capacity = VariantCapacity(resources, endpoints.notify)
+    scaler = Scaler(scaling, alarms, {("sagemaker", "sagemaker:variant:DesiredInstanceCount"): capacity})
     jobs = TrainingJobs(**common)
     return Parts(
         settings=settings,
@@ -255,6 +285,9 @@ async def _make_parts(home: Home, settings: Settings, stack: AsyncExitStack) -> 
         logs=log_store,
         metrics=metrics,
         alarms=alarms,
+        scaling=scaling,
+        scaler=scaler,
+        capacity=capacity,
         identities=identities,
         objects=objects,
         fleet=fleet,
@@ -286,10 +319,6 @@ async def _expire_logs(log_store: Logs) -> None:
         except Exception:
             log.exception("removing expired logs failed; it will be tried again in an hour")
         await asyncio.sleep(LOGS_EXPIRE_EVERY_S)
-
-
-async def _act_on_alarm(raised: Raised, action: str) -> None:
-    raise NotImplementedError("Sagesmith performs no actions of this kind.")
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

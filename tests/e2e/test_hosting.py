@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import signal
 import tarfile
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import xgboost
 from botocore.exceptions import ClientError
@@ -94,11 +95,11 @@ def until_status(flow: Flow, endpoint: str, status: str, *, timeout_s: float = 1
     return describe(flow, endpoint)
 
 
-def instances(served: Served, endpoint: str) -> list[psutil.Process]:
-    """Return the agents of an endpoint's instances."""
+def instances(served: Served, endpoint: str) -> list[int]:
+    """Return the processes of an endpoint's instances."""
     running = served.command("status", "--json").stdout
     return [
-        psutil.Process(instance["pid"])
+        instance["pid"]
         for instance in json.loads(running)["fleet"]["instances"]
         if instance["owner"].endswith(f"/{endpoint}") and instance["alive"] and instance["pid"]
     ]
@@ -151,7 +152,7 @@ def test_an_instance_may_be_killed(flow: Flow) -> None:
     endpoint = deploy(flow, "killed", variant("one", count=3))
     with Load(flow.served, endpoint, ROW) as load:
         load.answers(200)
-        instances(flow.served, endpoint)[0].kill()
+        os.kill(instances(flow.served, endpoint)[0], signal.SIGKILL)
         wait_until(
             lambda: describe(flow, endpoint)["ProductionVariants"][0]["CurrentInstanceCount"] < 3,
             timeout_s=30, what="the loss to be noticed",
@@ -326,4 +327,93 @@ def test_bad_input(flow: Flow) -> None:
         )  # fmt: skip
     with pytest.raises(ClientError, match="Weight above 0"):
         configure(flow, "nothing", variant("one", InitialVariantWeight=0.0))
+    gone(flow, endpoint)
+
+
+def test_target_tracking_scales_out_and_in(flow: Flow) -> None:
+    """Load brings a second instance, which really starts; without load one really ends; nothing is lost."""
+    endpoint = deploy(flow, "tracked", variant("one"))
+    scaling = flow.served.client("application-autoscaling")
+    named = {
+        "ServiceNamespace": "sagemaker", "ResourceId": f"endpoint/{endpoint}/variant/AllTraffic",
+        "ScalableDimension": "sagemaker:variant:DesiredInstanceCount",
+    }  # fmt: skip
+    scaling.register_scalable_target(**named, MinCapacity=1, MaxCapacity=2)
+    scaling.put_scaling_policy(
+        **named,
+        PolicyName="per-instance",
+        PolicyType="TargetTrackingScaling",
+        TargetTrackingScalingPolicyConfiguration={
+            "TargetValue": 1200.0,
+            "PredefinedMetricSpecification": {
+                "PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"
+            },
+            "ScaleOutCooldown": 1,
+            "ScaleInCooldown": 1,
+        },
+    )
+
+    def counts() -> tuple[int, int]:
+        found = describe(flow, endpoint)["ProductionVariants"][0]
+        return found["CurrentInstanceCount"], len(instances(flow.served, endpoint))
+
+    with Load(flow.served, endpoint, ROW) as load:
+        wait_until(lambda: counts() == (2, 2), timeout_s=60, what="a second instance")
+        load.answers(200)
+    wait_until(lambda: counts() == (1, 1), timeout_s=90, what="one instance again")
+    assert set(load.statuses) == {200}, load.failures[:3]
+    activities = scaling.describe_scaling_activities(**named)["ScalingActivities"]
+    assert [a["Description"][-2:-1] for a in activities][-2:] == ["1", "2"], "the first is the last"
+    assert "AlarmHigh" in activities[-1]["Cause"]
+    wait_until(
+        lambda: {a["StatusCode"] for a in scaling.describe_scaling_activities(**named)["ScalingActivities"]}
+        == {"Successful"},
+        timeout_s=30, what="both to be fulfilled",
+    )  # fmt: skip
+    scaling.deregister_scalable_target(**named)
+    gone(flow, endpoint)
+
+
+def test_steps_and_schedules_scale(flow: Flow) -> None:
+    """A metric of one's own adds an instance through an alarm; a scheduled action takes it away."""
+    endpoint = deploy(flow, "stepped", variant("one"))
+    scaling, cloudwatch = flow.served.client("application-autoscaling"), flow.served.client("cloudwatch")
+    named = {
+        "ServiceNamespace": "sagemaker", "ResourceId": f"endpoint/{endpoint}/variant/AllTraffic",
+        "ScalableDimension": "sagemaker:variant:DesiredInstanceCount",
+    }  # fmt: skip
+    scaling.register_scalable_target(**named, MinCapacity=1, MaxCapacity=3)
+    policy = scaling.put_scaling_policy(
+        **named,
+        PolicyName="steps",
+        PolicyType="StepScaling",
+        StepScalingPolicyConfiguration={
+            "AdjustmentType": "ChangeInCapacity",
+            "StepAdjustments": [{"MetricIntervalLowerBound": 0, "ScalingAdjustment": 1}],
+            "Cooldown": 300,
+        },
+    )
+    cloudwatch.put_metric_alarm(
+        AlarmName="queue", Namespace="Mine", MetricName="Waiting", Statistic="Maximum", Period=1, EvaluationPeriods=1,
+        Threshold=5, ComparisonOperator="GreaterThanThreshold", AlarmActions=[policy["PolicyARN"]],
+    )  # fmt: skip
+    cloudwatch.put_metric_data(Namespace="Mine", MetricData=[{"MetricName": "Waiting", "Value": 9}])
+    wait_until(lambda: len(instances(flow.served, endpoint)) == 2, timeout_s=60, what="a second instance")
+    until_status(flow, endpoint, "InService")
+    moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() + 2))
+    scaling.put_scheduled_action(
+        **named, ScheduledActionName="night", Schedule=f"at({moment})",
+        ScalableTargetAction={"MinCapacity": 1, "MaxCapacity": 1},
+    )  # fmt: skip
+    wait_until(lambda: len(instances(flow.served, endpoint)) == 1, timeout_s=60, what="one instance again")
+    causes = [a["Cause"] for a in scaling.describe_scaling_activities(**named)["ScalingActivities"]]
+    assert causes == [
+        "scheduled action name night was triggered",
+        "monitor alarm queue in state ALARM triggered policy steps",
+    ]
+    with pytest.raises(ClientError, match="Create the endpoint first"):
+        scaling.register_scalable_target(
+            **{**named, "ResourceId": "endpoint/nowhere/variant/AllTraffic"}, MinCapacity=1, MaxCapacity=2
+        )
+    scaling.deregister_scalable_target(**named)
     gone(flow, endpoint)

@@ -1,0 +1,78 @@
+"""The number of instances of a production variant, as what can be scaled."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+from sagesmith.clock import Clock, system_clock
+from sagesmith.errors import validation_error
+from sagesmith.lifecycle.endpoint import CapacityRequested, Status, Variant, step
+from sagesmith.lifecycle.records import endpoint_document, endpoint_run
+from sagesmith.store.resources import Change, Missing, Resource, Resources
+
+__all__ = ["VariantCapacity"]
+
+_RESOURCE: Final = re.compile(r"endpoint/([^/]+)/variant/([^/]+)")
+
+
+class VariantCapacity:
+    """Reads and changes how many instances ``endpoint/{EndpointName}/variant/{VariantName}`` has. Thread-safe.
+
+    Args:
+        notify: tells the driver of endpoints to look at one.
+    """
+
+    def __init__(
+        self, resources: Resources, notify: Callable[[str], None], clock: Clock = system_clock
+    ) -> None:
+        self._resources = resources
+        self._notify = notify
+        self._clock = clock
+
+    def read(self, region: str, resource_id: str) -> tuple[int, bool] | None:
+        """Return the desired number of instances, and whether the endpoint has just that; None without a variant."""
+        endpoint, variant = _parts(resource_id)
+        resource = self._resources.get("endpoint", region, endpoint)
+        found = _variant(resource, variant)
+        if resource is None or found is None:
+            return None
+        return found.count, resource.status == Status.IN_SERVICE and found.ready >= found.count
+
+    def change(self, region: str, resource_id: str, count: int) -> None:
+        """Ask for *count* instances.
+
+        Raises:
+            AwsError: `ValidationException`, there is no such variant, or the endpoint is not in service.
+        """
+        endpoint, name = _parts(resource_id)
+
+        def edit(resource: Resource) -> Change:
+            run = endpoint_run(resource.document)
+            if run.status is not Status.IN_SERVICE or _variant(resource, name) is None:
+                raise validation_error(
+                    f"{resource_id} cannot be scaled: its endpoint is in status {run.status.value}."
+                )
+            after, _ = step(run, CapacityRequested({name: (None, count)}), self._clock())
+            return Change(after.status.value, endpoint_document(resource.document, after))
+
+        try:
+            changed = self._resources.update(
+                "endpoint", region, endpoint, edit, f"scaled to {count} instances"
+            )
+        except Missing:
+            raise validation_error(f"Could not find the endpoint of {resource_id}.") from None
+        self._notify(changed.arn)
+
+
+def _parts(resource_id: str) -> tuple[str, str]:
+    match = _RESOURCE.fullmatch(resource_id)
+    return (match[1], match[2]) if match else ("", "")
+
+
+def _variant(resource: Resource | None, name: str) -> Variant | None:
+    if resource is None:
+        return None
+    current = endpoint_run(resource.document).current
+    return next((v for v in current.variants if v.name == name), None) if current is not None else None

@@ -1,0 +1,98 @@
+"""What the operations share: the target that a request names, pages, and faults in the service's words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from sagesmith.aws.call import Call
+from sagesmith.errors import AwsError
+from sagesmith.store.queries import decode_token, encode_token, fingerprint
+from sagesmith.store.resources import Resource
+from sagesmith.store.scaling import NOTES, Scaling, Target
+
+__all__ = ["SERVED", "invalid", "listed", "not_found", "registered", "shown", "target_of"]
+
+SERVED: Final = ("sagemaker", "sagemaker:variant:DesiredInstanceCount")
+"""The one service namespace and dimension that can be scaled."""
+
+_PAGE: Final = 50
+
+
+def invalid(message: str) -> AwsError:
+    """Return the fault of a request that makes no sense."""
+    return AwsError("ValidationException", message)
+
+
+def not_found(message: str) -> AwsError:
+    """Return the fault of naming what is not there."""
+    return AwsError("ObjectNotFoundException", message)
+
+
+def target_of(call: Call, request: Mapping[str, Any]) -> Target:
+    """Return the target that *request* names.
+
+    Raises:
+        AwsError: `ValidationException`, it is nothing that can be scaled here.
+    """
+    target = Target.of(call.region, request)
+    if (target.namespace, target.dimension) != SERVED:
+        raise invalid(
+            f"Sagesmith scales the scalable dimension {SERVED[1]} of the service namespace {SERVED[0]} only, not "
+            f"{target.dimension} of {target.namespace}."
+        )
+    parts = target.resource_id.split("/")
+    if len(parts) != 4 or (parts[0], parts[2]) != ("endpoint", "variant"):
+        raise invalid(
+            f"Unsupported service namespace, resource type or scalable dimension: the resource ID {target.resource_id!r} "
+            "must look like endpoint/my-endpoint/variant/my-variant."
+        )
+    return target
+
+
+def registered(scaling: Scaling, target: Target) -> Resource:
+    """Return the registered target.
+
+    Raises:
+        AwsError: `ObjectNotFoundException`, it is not registered.
+    """
+    found = scaling.target(target)
+    if found is None:
+        raise not_found(
+            f"No scalable target registered for service namespace: {target.namespace}, resource ID: "
+            f"{target.resource_id}, scalable dimension: {target.dimension}. Call RegisterScalableTarget first."
+        )
+    return found
+
+
+def listed(
+    call: Call, request: Mapping[str, Any], resources: Sequence[Resource], member: str
+) -> dict[str, Any]:
+    """Return the page of *resources* that *request* asks for, under the name *member*."""
+    equal = {
+        name: request[name]
+        for name in ("ServiceNamespace", "ResourceId", "ScalableDimension")
+        if name in request
+    }
+    matching = [
+        resource
+        for resource in resources
+        if all(resource.document.get(name) == value for name, value in equal.items())
+    ]
+    asked = fingerprint(member, call.region, equal)
+    start = 0
+    if request.get("NextToken"):
+        try:
+            (start,) = decode_token(request["NextToken"], asked, 1)
+        except AwsError as error:
+            raise AwsError("InvalidNextTokenException", error.message) from None
+    room = request.get("MaxResults", _PAGE)
+    answer: dict[str, Any] = {member: [shown(resource) for resource in matching[start : start + room]]}
+    if start + room < len(matching):
+        answer["NextToken"] = encode_token([start + room], asked)
+    return answer
+
+
+def shown(resource: Resource) -> dict[str, Any]:
+    """Return the resource's document as clients see it."""
+    return {name: value for name, value in resource.document.items() if name != NOTES}
