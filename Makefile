@@ -38,7 +38,7 @@ bench: $(READY) ## Measure, and print ratios against floors and peers (BENCH_ARG
 	@$(BIN)/python -m bench $(BENCH_ARGS)
 
 lock: $(READY) ## Resolve the dependencies again
-	@$(BIN)/uv pip compile --quiet --upgrade pyproject.toml --group dev --extra postgres --extra client \
+	@$(BIN)/uv pip compile --quiet --upgrade pyproject.toml --group dev --extra postgres \
 	  --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header \
 	  --python-version 3.11 -o requirements.lock
 

@@ -123,7 +123,7 @@ def translated(error: Exception, *, operation: str, url: str) -> Exception:
             f"The certificate of {url} is not trusted ({error}). Set AWS_CA_BUNDLE to the server's authority; "
             "`sagesmith env` prints it."
         )
-    if isinstance(error, aws.HTTPClientError):
+    if isinstance(error, (aws.HTTPClientError, aws.ConnectionError)):
         return ServerUnreachable(
             f"No answer from {url}. Is the server running? `sagesmith up` starts one, `sagesmith status` tells."
         )

@@ -89,6 +89,8 @@ class Session:
         self._endpoint_url = endpoint_url or os.environ.get("AWS_ENDPOINT_URL") or None
         self._ca_bundle = ca_bundle
         found = region or self._boto.region_name or os.environ.get("AWS_REGION")
+        if not found and self._endpoint_url and "amazonaws.com" not in self._endpoint_url:
+            found = "us-east-1"
         if not found:
             raise SdkError("There is no region: set AWS_REGION, or give `Session(region=...)`.")
         self.region: str = found

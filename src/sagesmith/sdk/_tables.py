@@ -155,7 +155,8 @@ def _column(names: Sequence[Any], target: str | int, what: str) -> int:
         return words.index(str(target))
     if isinstance(target, int) and -len(words) <= target < len(words):
         return target % len(words)
-    close = difflib.get_close_matches(str(target), words, n=1)
+    lowered = {word.lower(): word for word in reversed(words)}
+    close = [lowered[word] for word in difflib.get_close_matches(str(target).lower(), lowered, n=1)]
     shown = ", ".join(words[:12]) + (", ..." if len(words) > 12 else "")
     hint = f" Did you mean {close[0]!r}?" if close else ""
     raise DataMismatch(f"The {what} data has no column {target!r}.{hint} Its columns are {shown}.")
