@@ -99,7 +99,7 @@ def huggingface(torch: Version, transformers: Version) -> PythonEnvironment:
     """Return the environment of Hugging Face's *transformers* on PyTorch *torch*."""
     version, base = _possible(transformers, _OLDEST_TRANSFORMERS), _possible(torch, _OLDEST_TORCH)
     text = _text(version)
-    beside = ("accelerate", "datasets", *_NUMBERS, *_COMMON)
+    beside = ("accelerate", "datasets", "pillow", *_NUMBERS, *_COMMON)
     modules = (*_TORCH_MODULES, "accelerate", "transformers.pipelines", "transformers.trainer")
     on_newest_torch = PythonEnvironment(
         f"transformers-{text}",
@@ -126,7 +126,10 @@ def tensorflow(wanted: Version) -> PythonEnvironment:
     version = _possible(wanted, _OLDEST_TENSORFLOW)
     text = _text(version)
     package = "tensorflow-cpu" if (sys.platform, platform.machine()) == ("linux", "x86_64") else "tensorflow"
-    beside, modules = (*_NUMBERS, *_COMMON), ("boto3", "numpy", "pandas", "tensorflow")
+    beside, modules = (
+        (*_NUMBERS, "requests", *_COMMON),
+        ("boto3", "numpy", "pandas", "requests", "tensorflow"),
+    )
     return PythonEnvironment(
         name=f"tensorflow-{text}",
         requirements=(f"{package}=={text}.*", *beside),

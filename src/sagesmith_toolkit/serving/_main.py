@@ -8,13 +8,16 @@ import sys
 import traceback
 from pathlib import Path
 from types import ModuleType
-from typing import Mapping, Optional, Tuple
+from typing import TYPE_CHECKING, Mapping, Optional, Tuple
 
 from sagesmith_toolkit import aliases, packages
 from sagesmith_toolkit.failures import UserCodeError
 from sagesmith_toolkit.serving.handlers import ModelError, handlers_of
 from sagesmith_toolkit.serving.predictor import UserModel
 from sagesmith_toolkit.source import place_code
+
+if TYPE_CHECKING:
+    from sagesmith_toolkit.server import Predictor
 
 __all__ = ["find_code", "load_module", "main"]
 
@@ -29,12 +32,13 @@ def main() -> int:
     try:
         if not socket_path:
             raise ModelError("SAGESMITH_SOCKET must name the Unix socket to serve on.")
-        code_dir, program = find_code(base, environ)
+        framework = environ.get("SAGESMITH_FRAMEWORK", "")
+        # TensorFlow's container has never looked at SAGEMAKER_PROGRAM, which mostly names the training script.
+        code_dir, program = find_code(base, {} if framework == "tensorflow" else environ)
         _install_requirements(code_dir)
         aliases.install()
         module = load_module(code_dir, program)
-        defaults = handlers_of(environ.get("SAGESMITH_FRAMEWORK", ""))
-        predictor = UserModel(str(base / "model"), module, defaults, environ)
+        predictor = _predictor(framework, str(base / "model"), module, environ)
     except (ModelError, UserCodeError) as error:
         print("ERROR: %s" % error, file=sys.stderr, flush=True)
         return 1
@@ -46,6 +50,16 @@ def main() -> int:
 
     serve(predictor, socket_path)
     return 0
+
+
+def _predictor(
+    framework: str, model_dir: str, module: Optional[ModuleType], environ: Mapping[str, str]
+) -> Predictor:
+    if framework == "tensorflow":
+        from sagesmith_toolkit.serving.tensorflow import TensorFlowModel
+
+        return TensorFlowModel(model_dir, module, environ)
+    return UserModel(model_dir, module, handlers_of(framework), environ)
 
 
 def find_code(base: Path, environ: Mapping[str, str]) -> Tuple[Path, str]:

@@ -11,7 +11,7 @@ import os
 import pickle
 import tempfile
 from pathlib import Path
-from typing import Any, Callable, Dict, Tuple
+from typing import Any, Callable, Dict, Mapping, Tuple
 
 from sagesmith_toolkit.serving import codecs
 
@@ -27,6 +27,8 @@ class Handlers:
 
     default_content_type = codecs.JSON
     default_accept = codecs.JSON
+    fault_status = 500
+    """The status of the answer where one of the functions raises."""
 
     def model_fn(self, model_dir: str) -> Any:
         """Return the model in *model_dir*."""
@@ -125,10 +127,18 @@ _FRAMEWORKS: Dict[str, Callable[[], Handlers]] = {
     "xgboost": XGBoostHandlers,
     "pytorch": PyTorchHandlers,
 }
+_OTHERS: Mapping[str, Tuple[str, str]] = {
+    "mxnet": ("sagesmith_toolkit.serving.mxnet", "MXNetHandlers"),
+    "huggingface": ("sagesmith_toolkit.serving.huggingface", "HuggingFaceHandlers"),
+}
 
 
 def handlers_of(framework: str) -> Handlers:
     """Return the default functions of *framework*; those that load nothing by themselves if it is unknown."""
+    if framework in _OTHERS:
+        module, name = _OTHERS[framework]
+        found: Handlers = getattr(importlib.import_module(module), name)()
+        return found
     return _FRAMEWORKS.get(framework, Handlers)()
 
 

@@ -47,6 +47,7 @@ class UserModel:
         )
         self._default_accept = environ.get("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT") or defaults.default_accept
         self._default_content_type = defaults.default_content_type
+        self._fault_status = defaults.fault_status
         own = [name for name in _BATCH_OF_THREE if callable(getattr(module, name, None))]
         self._transform = getattr(module, "transform_fn", None)
         if self._transform is not None and own:
@@ -84,7 +85,9 @@ class UserModel:
         except Exception as error:  # the user's code
             traceback.print_exc()
             sys.stderr.flush()
-            return Response(500, "text/plain", ("%s: %s" % (type(error).__name__, error)).encode())
+            return Response(
+                self._fault_status, "text/plain", ("%s: %s" % (type(error).__name__, error)).encode()
+            )
 
     def _with_context(self, function: Callable[..., Any], count: int) -> Callable[..., Any]:
         """Return *function* so that it takes *count* arguments, with the context after them if it wants one more."""
