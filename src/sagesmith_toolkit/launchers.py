@@ -21,12 +21,13 @@ from sagesmith_toolkit.script import Script, gpu_count
 if TYPE_CHECKING:
     from sagesmith_toolkit.rendezvous import Rendezvous
 
-__all__ = ["Launch", "launch", "tf_config"]
+__all__ = ["Launch", "launch", "tf_config", "torchrun_defaults"]
 
 TORCHRUN = "sagemaker_torch_distributed_enabled"
 PARAMETER_SERVER = "sagemaker_parameter_server_enabled"
 MULTI_WORKER = "sagemaker_multi_worker_mirrored_strategy_enabled"
 
+_TORCH = ("pytorch", "huggingface")
 _SERVER = """
 import json, os, sys
 import tensorflow as tf
@@ -62,7 +63,7 @@ def launch(script: Script, python: str) -> Iterator[Launch]:
             with _parameter_server(environment, python) as config:
                 yield Launch(plain, {"TF_CONFIG": json.dumps(config)})
             return
-    if script.framework in ("pytorch", "huggingface"):
+    if script.framework in _TORCH:
         yield _pytorch(script, python, plain)
         return
     yield Launch(plain)
@@ -88,6 +89,13 @@ def _pytorch(script: Script, python: str, plain: List[str]) -> Launch:
         "--node_rank", str(environment.rank),
     ]  # fmt: skip
     return Launch([*torchrun, *plain[1:]], variables)
+
+
+def torchrun_defaults(environ: Mapping[str, str]) -> Dict[str, str]:
+    """Return the variables that let a ``torchrun`` of the job's own take a free port, and not the one that all take."""
+    if environ.get("SAGESMITH_FRAMEWORK") not in _TORCH:
+        return {}
+    return {"PET_MASTER_PORT": str(_free_ports(1)[0])}
 
 
 def _reachable(host: str) -> str:

@@ -16,7 +16,7 @@ from typing import Dict, List, Mapping, Sequence
 from sagesmith_toolkit.failures import InstallRequirementsError
 from sagesmith_toolkit.processes import run
 
-__all__ = ["install", "installer_environment", "make_overlay"]
+__all__ = ["add_programs", "install", "installer_environment", "make_overlay"]
 
 _CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 
@@ -39,6 +39,19 @@ def make_overlay(folder: Path) -> Path:
     lines = ["import site; site.addsitedir(%r)" % path for path in below]
     (packages / "_environment_below.pth").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder / "bin" / "python"
+
+
+def add_programs(python: Path) -> None:
+    """Put the programs of the environment below (``pip``, ``torchrun``, ...) beside *python*, to be run by it."""
+    for program in Path(sys.executable).parent.iterdir():
+        target = python.with_name(program.name)
+        if target.exists() or not program.is_file():
+            continue
+        with program.open("rb") as file:
+            first = file.readline(4096)
+            if first.startswith(b"#!") and b"python" in first:
+                target.write_bytes(b"#!%s\n" % os.fsencode(str(python)) + file.read())
+                target.chmod(0o755)
 
 
 def install(code_dir: Path, *, package: bool = False) -> str:

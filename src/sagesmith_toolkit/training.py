@@ -18,7 +18,7 @@ from typing import Dict, Mapping, Optional, Sequence
 from sagesmith_toolkit import packages
 from sagesmith_toolkit.environment import ConfigError, Environment
 from sagesmith_toolkit.failures import ExecuteUserScriptError, UserCodeError
-from sagesmith_toolkit.launchers import launch
+from sagesmith_toolkit.launchers import launch, torchrun_defaults
 from sagesmith_toolkit.processes import run
 from sagesmith_toolkit.script import Script
 from sagesmith_toolkit.source import place_code
@@ -49,7 +49,8 @@ def main() -> int:
 def become(command: Sequence[str]) -> int:
     """Become *command*, with the toolkit's old names on its path and a Python that it may add packages to."""
     python = packages.make_overlay(Path(tempfile.mkdtemp(prefix="packages-")))
-    environ = dict(os.environ)
+    packages.add_programs(python)
+    environ = {**torchrun_defaults(os.environ), **os.environ}
     environ["PATH"] = str(python.parent) + os.pathsep + environ.get("PATH", "")
     environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(SHIMS), environ.get("PYTHONPATH", "")]))
     try:

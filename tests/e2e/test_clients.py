@@ -6,40 +6,69 @@ The SDKs sleep half a minute and more between two looks at a job, so all scripts
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import tarfile
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
 import pytest
 
 from tests.clients.environments import EnvironmentUnavailableError, environment
+from tests.e2e.script_mode import environment as image_environment
 from tests.e2e.served import SAGESMITH, Served
 
 SCRIPTS = Path(__file__).parent.parent / "clients" / "scripts"
 CLIENTS = {
+    # The longest first.
+    **{
+        f"sdk2_frameworks.py {name}": "sdk2"
+        for name in ("pytorch", "tensorflow", "mxnet", "sklearn", "xgboost")
+    },
     "boto3_flow.py": "boto3",
     "sdk2_xgboost.py": "sdk2",
     "sdk2_kmeans.py": "sdk2",
-    "sdk2_sklearn.py": "sdk2",
     "sdk1_kmeans.py": "sdk1",
     "sdk1_sklearn.py": "sdk1",
     "sdk3_xgboost.py": "sdk3",
     "cli_flow.sh": "cli",
+    **{f"sdk1_frameworks.py {name}": "sdk1" for name in ("pytorch", "tensorflow", "mxnet", "xgboost")},
+    **{
+        f"sdk3_frameworks.py {name}": "sdk3"
+        for name in ("pytorch", "tensorflow", "mxnet", "sklearn", "xgboost")
+    },
 }
+IMAGES = {
+    "sklearn": ("sagemaker-scikit-learn", "1.4-2-cpu-py3"),
+    "xgboost": ("sagemaker-xgboost", "3.0-5"),
+    "pytorch": ("pytorch-training", "2.6.0-cpu-py312"),
+    "tensorflow": ("tensorflow-training", "2.12-cpu-py310"),
+    "mxnet": ("mxnet-training", "1.9.0-cpu-py38"),
+}
+AT_ONCE = 8
 Runs: TypeAlias = "dict[str, Future[subprocess.CompletedProcess[str]]]"
 
 
 @pytest.fixture(scope="module")
-def runs(served: Served) -> Iterator[Runs]:
+def runs(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
     """Every script, running."""
+    folder = tmp_path_factory.mktemp("models")
+    one_by_one = threading.Lock()
 
-    def run(script: str, client: str) -> subprocess.CompletedProcess[str]:
+    def run(words: str, client: str) -> subprocess.CompletedProcess[str]:
         python = environment(client)
+        script, *arguments = words.split()
+        if arguments:
+            with one_by_one:
+                model = model_made_elsewhere(folder / arguments[0], *arguments)
+            arguments += [str(model)] if script.startswith("sdk2") else []
         interpreter = "/bin/sh" if script.endswith(".sh") else str(python)
         path = f"PATH={python.parent}:/usr/bin:/bin"
-        command = ["/usr/bin/env", path, interpreter, str(SCRIPTS / script)]
+        command = ["/usr/bin/env", path, interpreter, str(SCRIPTS / script), *arguments]
         return subprocess.run(
             [str(SAGESMITH), "run", "--home", str(served.home), "--", *command],
             capture_output=True,
@@ -48,8 +77,31 @@ def runs(served: Served) -> Iterator[Runs]:
             timeout=900,
         )
 
-    with ThreadPoolExecutor(len(CLIENTS)) as pool:
+    with ThreadPoolExecutor(AT_ONCE) as pool:
         yield {script: pool.submit(run, script, client) for script, client in CLIENTS.items()}
+
+
+def model_made_elsewhere(folder: Path, framework: str) -> Path:
+    """Return a model.tar.gz that the framework's script made without Sagesmith, with its environment's Python."""
+    packed = folder / "model.tar.gz"
+    if packed.exists():
+        return packed
+    python = image_environment(*IMAGES[framework])
+    (folder / "data").mkdir(parents=True)
+    (folder / "model").mkdir()
+    features = np.random.default_rng(1).normal(size=(200, 2))
+    rows = np.column_stack([features @ [2.0, -3.0] + 1, features])
+    np.savetxt(folder / "data" / "train.csv", rows, delimiter=",")
+    subprocess.run(
+        [python, SCRIPTS / "frameworks" / f"{framework}_script.py"],
+        env={**os.environ, "SM_CHANNEL_TRAIN": str(folder / "data"), "SM_MODEL_DIR": str(folder / "model")},
+        check=True,
+        capture_output=True,
+    )
+    with tarfile.open(packed, "w:gz") as tar:
+        for path in sorted((folder / "model").iterdir()):
+            tar.add(path, path.name)
+    return packed
 
 
 @pytest.mark.parametrize("script", CLIENTS)

@@ -208,7 +208,8 @@ with v1.device("/job:ps/task:1"):
     total = v1.get_variable("total", shape=[], initializer=v1.zeros_initializer())
     arrived = v1.get_variable("arrived", shape=[], initializer=v1.zeros_initializer())
 target = "grpc://" + config["cluster"]["ps"][1]
-with v1.Session(target) as session:
+only_servers = v1.ConfigProto(device_filters=["/job:ps"])  # nothing else in the cluster runs a server
+with v1.Session(target, config=only_servers) as session:
     if task["type"] == "master":
         session.run([total.initializer, arrived.initializer])
     else:

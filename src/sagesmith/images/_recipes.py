@@ -77,7 +77,7 @@ _OLDEST_TRANSFORMERS: Final[Mapping[int, Version]] = {11: (4, 26), 12: (4, 35), 
 _NUMBERS: Final = ("numpy", "pandas", "scipy", "scikit-learn")
 _TORCH_MODULES: Final = (
     "boto3", "numpy", "pandas", "sklearn.datasets", "sklearn.metrics", "sklearn.model_selection", "torch",
-    "torch.distributed.run", "torch.nn.parallel", "torch.optim", "torch.utils.data", "torch.utils.data.distributed",
+    "torch._dynamo", "torch.distributed.run", "torch.nn.parallel", "torch.optim", "torch.utils.data", "torch.utils.data.distributed",
 )  # fmt: skip
 
 
@@ -88,7 +88,7 @@ def pytorch(wanted: Version) -> PythonEnvironment:
     beside = (*_NUMBERS, "torchvision", *_COMMON)
     return PythonEnvironment(
         name=f"pytorch-{text}",
-        requirements=(f"torch=={text}.*", *_numpy_of(version < (2, 3)), *beside),
+        requirements=(f"torch=={text}.*", *(("numpy<2",) if version < (2, 3) else ()), *beside),
         modules=_TORCH_MODULES,
         note=_nearest("PyTorch", wanted, text) if version != wanted[:2] else "",
         nearest=PythonEnvironment("pytorch-newest", ("torch", *beside), _TORCH_MODULES),
@@ -112,7 +112,7 @@ def huggingface(torch: Version, transformers: Version) -> PythonEnvironment:
         requirements=(
             f"torch=={_text(base)}.*",
             f"transformers=={text}.*",
-            *_numpy_of(base < (2, 3)),
+            *_numpy_of(base < (2, 3) or version < (4, 43)),
             *beside,
         ),
         modules=modules,
@@ -156,7 +156,8 @@ def _possible(wanted: Version, oldest: Mapping[int, Version]) -> Version:
 
 
 def _numpy_of(before_2: bool) -> tuple[str, ...]:
-    return ("numpy<2",) if before_2 else ()
+    """NumPy 1 for what was built for it; of pyarrow only old releases work with it, which nothing in them says."""
+    return ("numpy<2", "pyarrow<20") if before_2 else ()
 
 
 def _text(version: Version) -> str:
