@@ -196,6 +196,12 @@ async def test_checkpoints_come_back_and_go_out(world: World) -> None:
     assert world.objects["bucket/ckpt/epoch-2"] == b"two"
 
 
+async def test_intermediate_output_is_seen_in_s3(world: World) -> None:
+    script = BASE + "open(B + '/output/intermediate/chart.txt', 'w').write('so far'); raise SystemExit(3)"
+    await world.run(world.spec(script))
+    assert world.objects == {"bucket/out/job/output/intermediate/chart.txt": b"so far"}
+
+
 async def test_without_compression_the_files_themselves_are_uploaded(world: World) -> None:
     script = BASE + "os.makedirs(B + '/model/a'); open(B + '/model/a/b', 'w').write('x')"
     ear = await world.run(world.spec(script, task={"compression": "NONE"}))

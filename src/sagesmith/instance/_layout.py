@@ -21,7 +21,15 @@ _INSTALLER: Final = (
 
 def lay_out_training(base: Path, spec: InstanceSpec, task: TrainingTask) -> None:
     """Make the folders and configuration files of *task* below *base*."""
-    for name in ("input/config", "input/data", "model", "output/data", "checkpoints", "code"):
+    for name in (
+        "input/config",
+        "input/data",
+        "model",
+        "output/data",
+        "output/intermediate",
+        "checkpoints",
+        "code",
+    ):
         (base / name).mkdir(parents=True, exist_ok=True)
     config = base / "input" / "config"
     _write(config / "hyperparameters.json", dict(task.hyperparameters))

@@ -19,9 +19,10 @@ from sagesmith.containers import Container, ContainerError
 from sagesmith.instance import _artifacts
 from sagesmith.instance._host import Host, LogShipper, watch_utilization
 from sagesmith.instance._layout import lay_out_training
-from sagesmith.instance._objects import DataError, split_uri
+from sagesmith.instance._objects import split_uri
 from sagesmith.instance._pipes import Pipe
 from sagesmith.instance._staging import fetch_code, stage
+from sagesmith.instance._sync import SyncedFolder
 from sagesmith.instance.spec import (
     Command,
     Exited,
@@ -37,7 +38,6 @@ from sagesmith.instance.spec import (
 __all__ = ["Training"]
 
 _FAILURE_CHARACTERS: Final = 1024
-_CHECKPOINT_S: Final = 5.0
 _STOPPED_BEFORE_START: Final = 143
 _PARTS: Final = ".parts"
 _KINDS: Final = (("model", "model", "model.tar.gz"), ("output", "output/data", "output.tar.gz"))
@@ -57,7 +57,7 @@ class Training:
         self._cancelled = threading.Event()
         self._pipes: list[Pipe] = []
         self._told: asyncio.Future[tuple[str, ...] | None] = asyncio.get_running_loop().create_future()
-        self._uploaded_checkpoints: dict[str, tuple[int, int]] = {}
+        self._synced = self._synced_folders()
 
     def obey(self, command: Command) -> None:
         """Take *command*; one that came before does nothing."""
@@ -101,7 +101,7 @@ class Training:
     def _stage(self) -> list[str]:
         task, host = self._task, self._host
         if task.checkpoint_uri:
-            self._download_checkpoints()
+            self._synced[0].download()
         if task.code_uri:
             fetch_code(host.objects, task.code_uri, host.folder / "code.tar.gz", self._base / "code")
         target, piped = self._base / "input" / "data", [c for c in task.channels if c.input_mode == "Pipe"]
@@ -123,9 +123,9 @@ class Training:
         task, host = self._task, self._host
         environment = {"TRAINING_JOB_NAME": task.job_name, "TRAINING_JOB_ARN": task.job_arn}
         folders: Mapping[str, Path] = {}
-        folder, inside = self._checkpoints
-        if task.checkpoint_uri and folder == host.folder:
-            folders = {task.checkpoint_path: folder / inside}
+        checkpoints, inside = self._checkpoints
+        if task.checkpoint_uri and checkpoints == host.folder:
+            folders = {task.checkpoint_path: checkpoints / inside}
             if not host.sandboxed:
                 raise ContainerError(
                     f"CheckpointConfig.LocalPath {task.checkpoint_path!r} is not below /opt/ml, which needs bubblewrap",
@@ -140,8 +140,7 @@ class Training:
         if self._stopping is not None:
             self.obey(self._stopping)
         beside = [asyncio.create_task(watch_utilization(host, container))]
-        if task.checkpoint_uri:
-            beside.append(asyncio.create_task(self._sync_checkpoints()))
+        beside += [asyncio.create_task(folder.keep_uploading()) for folder in self._synced]
         try:
             return await container.wait()
         finally:
@@ -151,8 +150,8 @@ class Training:
             for pipe in self._pipes:
                 pipe.close()
             await asyncio.gather(*beside, return_exceptions=True)
-            if task.checkpoint_uri:
-                await asyncio.to_thread(self._upload_checkpoints)
+            for folder in self._synced:
+                await asyncio.to_thread(folder.upload)
 
     def _failure(self) -> str:
         """The first characters of /opt/ml/output/failure."""
@@ -266,41 +265,15 @@ class Training:
             return self._base, path.removeprefix("/opt/ml/")
         return self._host.folder, "checkpoints"
 
-    def _download_checkpoints(self) -> None:
-        bucket, prefix = split_uri(self._task.checkpoint_uri)
-        prefix = prefix.rstrip("/") + "/" if prefix else ""
-        folder, inside = self._checkpoints
-        target = folder / inside
-        target.mkdir(parents=True, exist_ok=True)
-        for entry in self._host.objects.list(bucket, prefix):
-            name = entry.key[len(prefix) :]
-            if not name or name.endswith("/"):
-                continue
-            if ".." in Path(name).parts or name.startswith("/"):
-                raise DataError(
-                    f"The checkpoint s3://{bucket}/{entry.key} cannot be a file below its LocalPath."
-                )
-            path = target / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._host.objects.get(bucket, entry.key, path, link=False)
-            status = path.stat()
-            self._uploaded_checkpoints[name] = (status.st_mtime_ns, status.st_size)
-
-    async def _sync_checkpoints(self) -> None:
-        while True:
-            await asyncio.sleep(_CHECKPOINT_S)
-            await asyncio.to_thread(self._upload_checkpoints)
-
-    def _upload_checkpoints(self) -> None:
-        bucket, prefix = split_uri(self._task.checkpoint_uri)
-        for entry in _artifacts.walk(*self._checkpoints):
-            now = (entry.status.st_mtime_ns, entry.status.st_size)
-            if not stat.S_ISREG(entry.status.st_mode) or self._uploaded_checkpoints.get(entry.name) == now:
-                continue
-            with contextlib.suppress(FileNotFoundError), _artifacts.open_file(entry) as file:
-                source = Path(f"/proc/self/fd/{file.fileno()}")
-                self._host.objects.put(bucket, posixpath.join(prefix, entry.name), source)
-                self._uploaded_checkpoints[entry.name] = now
+    def _synced_folders(self) -> list[SyncedFolder]:
+        """The checkpoints, if the job has some, and what a script leaves for others to see while it runs."""
+        task, objects = self._task, self._host.objects
+        intermediate = SyncedFolder(
+            objects, self._base, "output/intermediate", posixpath.join(task.output_uri, "intermediate")
+        )
+        if not task.checkpoint_uri:
+            return [intermediate]
+        return [SyncedFolder(objects, *self._checkpoints, task.checkpoint_uri), intermediate]
 
     # ---- plumbing ----------------------------------------------------------------------------------------
 
