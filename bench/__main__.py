@@ -9,7 +9,8 @@ import sys
 
 from bench.report import Row, machine, progress, render, to_json
 
-PARTS = ("serving", "training", "algorithms", "control")
+PARTS = ("serving", "training", "environments", "algorithms", "control")
+MODULES = {"environments": "bench.images"}
 
 
 def main() -> int:
@@ -45,7 +46,7 @@ def main() -> int:
         name, _, one = part.partition("/")
         only = {"only": one} if one else {}
         try:
-            rows += importlib.import_module(f"bench.{name}").run(
+            rows += importlib.import_module(MODULES.get(name, f"bench.{name}")).run(
                 options.rounds, options.seconds, options.quick, **only
             )
         except Exception as error:  # one part's trouble must not lose an hour's figures of the others

@@ -54,8 +54,12 @@ Runs: TypeAlias = "dict[str, Future[subprocess.CompletedProcess[str]]]"
 
 
 @pytest.fixture(scope="module")
-def runs(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
-    """Every script, running."""
+def runs(
+    served: Served, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Runs]:
+    """Every script that this session wants, running."""
+    items = [item for item in request.session.items if item.path == request.path]
+    wanted = [str(item.callspec.params["script"]) for item in items if isinstance(item, pytest.Function)]
     folder = tmp_path_factory.mktemp("models")
     one_by_one = threading.Lock()
 
@@ -78,7 +82,7 @@ def runs(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[R
         )
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        yield {script: pool.submit(run, script, client) for script, client in CLIENTS.items()}
+        yield {script: pool.submit(run, script, CLIENTS[script]) for script in wanted}
 
 
 def model_made_elsewhere(folder: Path, framework: str) -> Path:
