@@ -1,4 +1,4 @@
-"""How a script is started on the hosts of a job: alone, by torchrun, or beside TensorFlow's parameter servers.
+"""How a script is started on the hosts of a job: alone, by torchrun, by mpirun, or beside parameter servers.
 
 The hosts of a job may share one machine, and its network, with each other and with other jobs. So the ports that
 SageMaker's containers fix (7777, 2222) are free ones here, which the hosts tell each other first; a script reads them
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Launch", "launch", "tf_config", "torchrun_defaults"]
 
+MPI = "sagemaker_mpi_enabled"
 TORCHRUN = "sagemaker_torch_distributed_enabled"
 PARAMETER_SERVER = "sagemaker_parameter_server_enabled"
 MULTI_WORKER = "sagemaker_multi_worker_mirrored_strategy_enabled"
@@ -39,15 +40,18 @@ tf.distribute.Server(tf.train.ClusterSpec(cluster), job_name="ps", task_index=in
 
 @dataclass(frozen=True)
 class Launch:
-    """The command that runs the script on this host, and the variables that it gets besides the job's."""
+    """The command that runs the script on this host, and the variables that it gets besides the job's.
+
+    No command: the first host runs the script here as well, and has ended.
+    """
 
     command: List[str]
     variables: Mapping[str, str] = field(default_factory=dict)
 
 
 @contextlib.contextmanager
-def launch(script: Script, python: str) -> Iterator[Launch]:
-    """Give the :class:`Launch` of *script* with *python*; what runs beside it ends with the block.
+def launch(script: Script, python: str, environ: Mapping[str, str]) -> Iterator[Launch]:
+    """Give the :class:`Launch` of *script* with *python* and *environ*; what runs beside it ends with the block.
 
     Raises:
         RendezvousError: the hosts of the job did not meet.
@@ -55,6 +59,10 @@ def launch(script: Script, python: str) -> Iterator[Launch]:
     environment, parameters = script.environment, script.parameters
     plain = script.command(python)
     several = len(environment.hosts) > 1
+    if parameters.get(MPI):
+        with _mpi(script, python, plain, environ) as how:
+            yield how
+        return
     if script.framework == "tensorflow" and several:
         if parameters.get(MULTI_WORKER):
             yield Launch(plain, {"TF_CONFIG": json.dumps(_multi_worker(environment))})
@@ -108,6 +116,22 @@ def _reachable(host: str) -> str:
         with contextlib.suppress(OSError):
             return address_of(host)
     return host
+
+
+@contextlib.contextmanager
+def _mpi(script: Script, python: str, plain: List[str], environ: Mapping[str, str]) -> Iterator[Launch]:
+    from sagesmith_toolkit import mpi
+
+    environment = script.environment
+    command = mpi.mpirun_command(environment, script.parameters, plain, python)
+    if len(environment.hosts) == 1:
+        yield Launch(command)
+        return
+    with (
+        _meeting(environment) as meeting,
+        mpi.remote_shells(environment, meeting, script.code_dir, environ) as variables,
+    ):
+        yield Launch(command if environment.is_leader else [], variables)
 
 
 # ---- TensorFlow --------------------------------------------------------------------------------------------

@@ -75,10 +75,12 @@ def _train(script: Script) -> None:
         _make_executable(script.code_dir / script.program)
     else:
         python = packages.install(script.code_dir, package=script.is_package)
-    with launch(script, python) as how:
+    environ = _environ(script, variables, python)
+    with launch(script, python, environ) as how:
+        if not how.command:
+            return
         _announce(script, variables, how.command)
-        environ = {**_environ(script, variables, python), **how.variables}
-        ended = run(how.command, script.code_dir, environ)
+        ended = run(how.command, script.code_dir, {**environ, **how.variables})
         if ended.code:
             raise ExecuteUserScriptError(ended.code, ended.last_lines, how.command)
 

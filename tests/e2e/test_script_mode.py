@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import shutil
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,38 @@ def test_a_book_chapters_script_trains_deploys_and_predicts(flow: Flow) -> None:
         assert caught.value.response["OriginalStatusCode"] == 415  # type: ignore[typeddict-item]
     finally:
         flow.delete("book")
+
+
+RANKS = """
+import os, sys
+rank, size = os.environ["OMPI_COMM_WORLD_RANK"], os.environ["OMPI_COMM_WORLD_SIZE"]
+host = os.environ["SM_CURRENT_HOST"]
+sys.stdout.write(f"rank {rank} of {size} on {host}\\n")
+open(os.path.join(os.environ["SM_MODEL_DIR"], host + "-" + rank), "w").close()
+"""
+
+
+@pytest.mark.skipif(shutil.which("mpirun") is None, reason="Open MPI (mpirun) is not installed.")
+def test_mpirun_runs_a_script_on_all_hosts(flow: Flow) -> None:
+    hyperparameters = script(
+        flow,
+        "mpi",
+        {"train.py": RANKS},
+        sagemaker_mpi_enabled=True,
+        sagemaker_mpi_num_of_processes_per_host=2,
+        sagemaker_mpi_custom_mpi_options="-x EXTRA=1 --verbose",
+    )
+    job = flow.train(
+        "mpi",
+        image=sklearn_image(),
+        hyperparameters=hyperparameters,
+        channels={"train": "data/"},
+        instances=2,
+    )
+    lines = flow.log_lines("/aws/sagemaker/TrainingJobs", "mpi/")
+    assert job["TrainingJobStatus"] == "Completed", (job.get("FailureReason"), lines[-30:])
+    assert set(flow.artifact(job)) == {"algo-1-0", "algo-1-1", "algo-2-2", "algo-2-3"}
+    assert any(line.endswith("rank 3 of 4 on algo-2") for line in lines)
 
 
 def test_a_failing_script_says_why_in_the_jobs_description(flow: Flow) -> None:
