@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["area_under_roc", "explained_variance", "inertia", "recall"]
+__all__ = ["area_under_roc", "explained_variance", "inertia"]
 
 Array = npt.NDArray[Any]
 
@@ -35,10 +35,3 @@ def explained_variance(points: Array, components: Array) -> float:
     """Return the share of the variance of *points* that orthonormal *components*, a row each, hold."""
     centered = points - points.mean(axis=0, dtype=np.float64)
     return float((centered @ components.T.astype(np.float64)).var(axis=0).sum() / centered.var(axis=0).sum())
-
-
-def recall(found: Array, true: Array) -> float:
-    """Return the share of the *true* neighbors, (n_queries, k), among those *found*."""
-    return float(
-        np.mean([len(set(a) & set(b)) / len(b) for a, b in zip(found.tolist(), true.tolist(), strict=True)])
-    )

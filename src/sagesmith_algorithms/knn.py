@@ -16,13 +16,12 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from sagesmith_algorithms import clustering
 from sagesmith_algorithms.base import ChannelKind, Metric, StreamingAlgorithm, as_features, check_features
 from sagesmith_algorithms.errors import CustomerError, DataError
 from sagesmith_algorithms.formats import content_type as types
 from sagesmith_algorithms.formats.batch import Batch, Floats
 from sagesmith_algorithms.hyperparameters import Hyperparameters, Number, Text
-from sagesmith_algorithms.neighbors import Flat, Lists, centers_of, compressed, decompressed
+from sagesmith_algorithms.neighbors import CODES, FLAT, LISTS, Index
 
 __all__ = ["KNN"]
 
@@ -30,7 +29,6 @@ _FORMATS = (types.RECORDIO, types.CSV)
 _MODEL_FILE = "model_algo-1"
 _PARTS = (1, 2, 3, 4, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 96)
 _CLASSIFIER = "classifier"
-_FLAT, _LISTS, _CODES = "faiss.Flat", "faiss.IVFFlat", "faiss.IVFPQ"
 
 
 def _reduction_is_whole(values: Mapping[str, Any]) -> Iterable[str]:
@@ -47,7 +45,7 @@ def _parts_are_known(values: Mapping[str, Any]) -> Iterable[str]:
     m = values.get("faiss_index_pq_m")
     if m is not None and m not in _PARTS:
         yield f"faiss_index_pq_m={m}: expected one of {', '.join(map(str, _PARTS))}"
-    if values["index_type"] == _CODES:
+    if values["index_type"] == CODES:
         if m is None:
             yield "faiss_index_pq_m is required for index_type=faiss.IVFPQ"
         if values["index_metric"] != "L2":
@@ -75,7 +73,7 @@ class KNN(StreamingAlgorithm):
         Number(name="sample_size", required=True, integer=True, low=1, tunable=True, doc="Rows to keep."),
         Text(name="dimension_reduction_type", choices=("sign", "fjlt"), doc="Random projection to fewer features."),
         Number(name="dimension_reduction_target", integer=True, low=1, doc="Features to project to."),
-        Text(name="index_type", default=_FLAT, choices=(_FLAT, _LISTS, _CODES),
+        Text(name="index_type", default=FLAT, choices=(FLAT, LISTS, CODES),
              doc="All rows compared, those of the nearest lists, or these in compressed form."),
         Text(name="index_metric", default="L2", choices=("L2", "INNER_PRODUCT", "COSINE"), doc="What near means."),
         Number(name="faiss_index_ivf_nlists", default="auto", auto=True, integer=True, low=1,
@@ -175,10 +173,15 @@ class KNN(StreamingAlgorithm):
             )
         rows = self._normalized(rows)
         self._labels = labels
-        self._arrays: dict[str, npt.NDArray[Any]] = {"rows": rows}
-        if values["index_type"] != _FLAT:
-            self._arrays = self._listed(rows)
-        self._build()
+        given = values["faiss_index_ivf_nlists"]
+        self._index = Index.of(
+            rows,
+            values["index_type"],
+            inner_product=values["index_metric"] != "L2",
+            n_lists=max(1, round(values["sample_size"] ** 0.5)) if given == "auto" else given,
+            n_parts=values.get("faiss_index_pq_m") or 1,
+            seed=self.seed,
+        )
         self._reset()
 
     def infer(self, features: Floats, options: Mapping[str, str]) -> dict[str, npt.NDArray[Any]]:
@@ -215,13 +218,14 @@ class KNN(StreamingAlgorithm):
     def save(self, folder: Path) -> None:
         """Write ``model_algo-1``, a NumPy archive: ``numpy.load("model_algo-1")``.
 
-        ``labels`` (n_rows,); ``rows`` (n_rows, n_features) as they are searched, or for faiss.IVFPQ ``codes``,
-        ``meanings`` and the ``lists`` their ``centers`` are added from; ``hyperparameters`` as JSON.
+        ``labels`` (n_rows,); ``index``, which ``faiss.deserialize_index`` reads, of the rows around ``middle``;
+        ``hyperparameters`` as JSON.
         """
         known = {name: value for name, value in self._parsed().items() if value is not None}
         text = np.frombuffer(json.dumps({**known, "seed": self.seed}).encode(), np.uint8)
+        arrays = self._index.arrays()
         with (folder / _MODEL_FILE).open("wb") as file:
-            np.savez(file, allow_pickle=False, labels=self._labels, hyperparameters=text, **self._arrays)
+            np.savez(file, allow_pickle=False, labels=self._labels, hyperparameters=text, **arrays)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -234,8 +238,9 @@ class KNN(StreamingAlgorithm):
                 arrays = {name: archive[name] for name in archive.files}
             given = json.loads(arrays.pop("hyperparameters").tobytes())
             model = cls(**given)
-            model._labels, model._arrays = arrays.pop("labels"), arrays
-            model._build()
+            model._labels = arrays["labels"]
+            inner = model._parsed()["index_metric"] != "L2"
+            model._index = Index.from_arrays(arrays, inner_product=inner)
         except (ValueError, KeyError, TypeError, OSError, EOFError, AttributeError) as error:
             raise DataError(f"is not an artifact of k-NN: {error}", path.name) from error
         return model
@@ -283,7 +288,7 @@ class KNN(StreamingAlgorithm):
         """Return the number of features after reduction: a multiple of the parts that a row is compressed to."""
         values = self._parsed()
         width = int(values.get("dimension_reduction_target") or values["feature_dim"])
-        parts = values.get("faiss_index_pq_m") if values["index_type"] == _CODES else None
+        parts = values.get("faiss_index_pq_m") if values["index_type"] == CODES else None
         return -(-width // parts) * parts if parts else width
 
     def _reduced(self, features: Floats) -> Floats:
@@ -305,30 +310,6 @@ class KNN(StreamingAlgorithm):
 
     def _moved(self, features: Floats) -> Floats:
         return self._normalized(self._reduced(np.ascontiguousarray(features)))
-
-    def _listed(self, rows: Floats) -> dict[str, npt.NDArray[Any]]:
-        values = self._parsed()
-        rng = np.random.default_rng(self.seed)
-        given = values["faiss_index_ivf_nlists"]
-        n_lists = max(1, round(values["sample_size"] ** 0.5)) if given == "auto" else given
-        centers = centers_of(rows, min(n_lists, len(rows)), rng)
-        lists = clustering.nearest(rows, centers)
-        if values["index_type"] == _LISTS:
-            return {"rows": rows, "centers": centers, "lists": lists.astype(np.int32)}
-        codes, meanings = compressed(rows - centers[lists], values["faiss_index_pq_m"], rng)
-        return {"codes": codes, "meanings": meanings, "centers": centers, "lists": lists.astype(np.int32)}
-
-    def _build(self) -> None:
-        arrays, inner = self._arrays, self._parsed()["index_metric"] != "L2"
-        if "centers" not in arrays:
-            self._index: Flat | Lists = Flat(arrays["rows"], inner_product=inner)
-            return
-        lists = arrays["lists"].astype(np.intp)
-        # Compressed rows are decompressed here: distances to them are the same, and products are quick.
-        rows = arrays["rows"] if "rows" in arrays else arrays["centers"][lists]
-        if "codes" in arrays:
-            rows = rows + decompressed(arrays["codes"], arrays["meanings"])
-        self._index = Lists(rows, arrays["centers"], lists, inner_product=inner)
 
     def _answers(self, labels: Floats) -> Floats:
         """Return the mean of the neighbors' *labels* (n_samples, k), or the most frequent; of several, the nearest's."""
