@@ -12,18 +12,22 @@ from sagesmith_algorithms.errors import CustomerError, DataError, Hyperparameter
 from sagesmith_algorithms.registry import algorithm, names
 
 if TYPE_CHECKING:
+    from sagesmith_algorithms.ipinsights import IPInsights
     from sagesmith_algorithms.kmeans import KMeans
     from sagesmith_algorithms.knn import KNN
+    from sagesmith_algorithms.lda import LDA
     from sagesmith_algorithms.linear_learner import LinearLearner
     from sagesmith_algorithms.pca import PCA
     from sagesmith_algorithms.xgboost import XGBoost
 
 __all__ = [
     "KNN",
+    "LDA",
     "PCA",
     "CustomerError",
     "DataError",
     "HyperparameterError",
+    "IPInsights",
     "KMeans",
     "LinearLearner",
     "RequestError",
@@ -33,8 +37,10 @@ __all__ = [
 ]
 
 _ESTIMATORS = {
+    "IPInsights": "ipinsights",
     "KNN": "knn",
     "KMeans": "kmeans",
+    "LDA": "lda",
     "LinearLearner": "linear-learner",
     "PCA": "pca",
     "XGBoost": "xgboost",

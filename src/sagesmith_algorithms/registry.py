@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 __all__ = ["algorithm", "names"]
 
 _CLASSES: Final = {
+    "ipinsights": ("sagesmith_algorithms.ipinsights", "IPInsights"),
     "kmeans": ("sagesmith_algorithms.kmeans", "KMeans"),
     "knn": ("sagesmith_algorithms.knn", "KNN"),
+    "lda": ("sagesmith_algorithms.lda", "LDA"),
     "linear-learner": ("sagesmith_algorithms.linear_learner", "LinearLearner"),
     "pca": ("sagesmith_algorithms.pca", "PCA"),
     "xgboost": ("sagesmith_algorithms.xgboost", "XGBoost"),

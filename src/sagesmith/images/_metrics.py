@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["KMEANS_METRICS", "KNN_METRICS", "LINEAR_LEARNER_METRICS", "PCA_METRICS", "XGBOOST_METRICS"]
+__all__ = [
+    "KMEANS_METRICS",
+    "KNN_METRICS",
+    "LDA_METRICS",
+    "LINEAR_LEARNER_METRICS",
+    "PCA_METRICS",
+    "XGBOOST_METRICS",
+]
 
 # The evaluation metrics that the open XGBoost container lists for tuning.
 _XGBOOST_NAMES: Final = (
@@ -35,6 +42,24 @@ KNN_METRICS: Final[tuple[tuple[str, str], ...]] = (
     *PCA_METRICS,
     ("test:accuracy", r"#quality_metric: host=\S+, test accuracy <score>=(\S+)"),
     ("test:mse", r"#quality_metric: host=\S+, test mse <loss>=(\S+)"),
+)
+
+IPINSIGHTS_METRICS: Final[tuple[tuple[str, str], ...]] = (
+    *PCA_METRICS,
+    (
+        "train:cross_entropy",
+        r"#quality_metric: host=\S+, epoch=\S+, batch=\S+, train cross_entropy <loss>=(\S+)",
+    ),
+    (
+        "validation:discriminator_auc",
+        r"#quality_metric: host=\S+, validation discriminator_auc <score>=(\S+)",
+    ),
+)
+
+LDA_METRICS: Final[tuple[tuple[str, str], ...]] = (
+    *PCA_METRICS,
+    ("train:pwll", r"#quality_metric: host=\S+, epoch=\S+, train pwll <score>=(\S+)"),
+    ("test:pwll", r"#quality_metric: host=\S+, test pwll <score>=(\S+)"),
 )
 
 _LINEAR_LEARNER_NAMES: Final = {
