@@ -34,7 +34,7 @@ from sagesmith.hosting import Endpoints
 from sagesmith.hosting.capacity import VariantCapacity
 from sagesmith.hosting.gateway import Gateway
 from sagesmith.instance.spec import ServerAddress
-from sagesmith.jobs import TrainingJobs
+from sagesmith.jobs import TrainingJobs, TransformJobs
 from sagesmith.locks import HomeInUse, hold_lock
 from sagesmith.scaling import Scaler
 from sagesmith.services import (
@@ -83,6 +83,7 @@ class Parts:
     fleet: LocalFleet
     gateway: Gateway
     jobs: TrainingJobs
+    transform_jobs: TransformJobs
     endpoints: Endpoints
     authorizer: iam.IamAuthorizer
     database_is_local: bool
@@ -136,6 +137,7 @@ def _handlers(parts: Parts) -> list[object]:
         *sagemaker.handlers(
             resources=parts.resources,
             notify_job=parts.jobs.notify,
+            notify_transform_job=parts.transform_jobs.notify,
             notify_endpoint=parts.endpoints.notify,
             check_instance_type=parts.fleet.shape,
             has_object=parts.objects.has,
@@ -222,7 +224,10 @@ async def _serve(home: Home, settings: Settings) -> None:
         )
         watch.start()
         stack.push_async_callback(watch.close)
-        await parts.fleet.sweep([*parts.jobs.instances(), *parts.endpoints.instances()])
+        await parts.transform_jobs.start()
+        stack.push_async_callback(parts.transform_jobs.close)
+        drivers = (parts.jobs, parts.transform_jobs, parts.endpoints)
+        await parts.fleet.sweep([instance for driver in drivers for instance in driver.instances()])
         log.info("Sagesmith %s answers at %s (home %s)", __version__, state["url"], home.path)
         await stopped.wait()
         ending = True
@@ -293,6 +298,7 @@ async def _make_parts(home: Home, settings: Settings, stack: AsyncExitStack) -> 
         fleet=fleet,
         gateway=gateway,
         jobs=jobs,
+        transform_jobs=TransformJobs(**common),
         endpoints=endpoints,
         authorizer=iam.IamAuthorizer(
             identities,
@@ -354,7 +360,7 @@ class _StatusRoute:
     def _status(self) -> dict[str, Any]:
         import psutil
 
-        kinds = {"training jobs": "training-job", "endpoints": "endpoint"}
+        kinds = {"training jobs": "training-job", "transform jobs": "transform-job", "endpoints": "endpoint"}
         public = {name: value for name, value in self._state.items() if name != "token"}
         return {
             **public,

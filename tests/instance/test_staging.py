@@ -5,7 +5,7 @@ import io
 import json
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 from typing import Any, cast
@@ -25,6 +25,11 @@ class Entry:
     size: int
 
 
+@dataclass
+class Facts:
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
 class Objects:
     """An object store in a dictionary, by ``bucket/key``."""
 
@@ -37,8 +42,11 @@ class Objects:
             if name.startswith(f"{bucket}/{prefix}"):
                 yield Entry(name.removeprefix(f"{bucket}/"), len(self.content[name]))
 
-    def head(self, bucket: str, key: str) -> object | None:
-        return self.content.get(f"{bucket}/{key}")
+    def head(self, bucket: str, key: str) -> Facts | None:
+        return Facts() if f"{bucket}/{key}" in self.content else None
+
+    def open(self, bucket: str, key: str, aside: Path) -> io.BytesIO:
+        return io.BytesIO(self.content[f"{bucket}/{key}"])
 
     def read(self, bucket: str, key: str) -> bytes:
         return self.content[f"{bucket}/{key}"]
@@ -52,7 +60,7 @@ class Objects:
             self.linked.append(key)
         return None
 
-    def put(self, bucket: str, key: str, source: Path) -> object:
+    def put(self, bucket: str, key: str, source: Path | bytes, **more: object) -> object:
         raise NotImplementedError
 
     def delete(self, bucket: str, key: str) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from sagesmith.fleet.api import InstanceShape
-from sagesmith.images import Image, code_uri, for_serving
-from sagesmith.instance.spec import ContainerSpec, Credentials, InstanceSpec, ServerAddress, ServingTask
+from sagesmith.images import Image, code_uri
+from sagesmith.instance.model_container import model_container, model_image
+from sagesmith.instance.spec import Credentials, InstanceSpec, ServerAddress, ServingTask
 
 __all__ = ["instance_spec", "log_group"]
 
@@ -32,9 +33,7 @@ def instance_spec(
     role: Credentials,
 ) -> InstanceSpec:
     """Return the specification of one instance of *variant*."""
-    environment = details.get("environment", {})
-    image = for_serving(image, environment)
-    is_process, is_framework = image.runtime == "process", image.kind == "framework"
+    image = model_image(details, image)
     return InstanceSpec(
         instance_id=instance_id,
         owner_arn=endpoint_arn,
@@ -44,22 +43,7 @@ def instance_spec(
         server=server,
         agent_token="",  # the fleet makes one
         role=role,
-        container=ContainerSpec(
-            runtime=image.runtime,
-            image=image.uri,
-            command=image.serve_command if is_process else ("serve",),
-            environment={
-                "AWS_REGION": region,
-                "AWS_DEFAULT_REGION": region,
-                "SAGEMAKER_REGION": region,
-                **environment,
-                **image.environment,
-            },
-            network=not details.get("network_isolation", False),
-            warm=image.warm,
-            hostname=details.get("hostname", ""),
-            python=image.python if is_framework else None,
-        ),
+        container=model_container(details, image, region),
         task=ServingTask(
             endpoint_name=endpoint,
             variant_name=variant,
@@ -68,7 +52,7 @@ def instance_spec(
             model_data_compression=details.get("model_data_compression", "Gzip"),
             startup_timeout_s=details.get("startup_timeout_s", 240.0),
             workers=shape.vcpus,
-            code_uri=code_uri(environment) if is_framework else "",
+            code_uri=code_uri(details.get("environment", {})) if image.kind == "framework" else "",
         ),
         log_group=log_group(endpoint),
         log_stream=f"{variant}/{instance_id}",

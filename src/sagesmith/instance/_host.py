@@ -1,4 +1,4 @@
-"""What both kinds of work share: the instance's folder, its container, its log, and its line home."""
+"""What all kinds of work share: the instance's folder, its container, its log, and its line home."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from sagesmith.containers import (
     Container,
@@ -26,13 +26,12 @@ from sagesmith.containers.processes import die_with_parent
 from sagesmith.images import BuildFailed, Environments, Use
 from sagesmith.instance._docker import OwnImage
 from sagesmith.instance._layout import base_environment, installer_environment, open_to_all
-from sagesmith.instance._link import Link
 from sagesmith.instance._metrics import MetricScanner
 from sagesmith.instance._objects import Objects
 from sagesmith.instance.node import Node
-from sagesmith.instance.spec import InstanceSpec, Log, Stage, Utilization
+from sagesmith.instance.spec import InstanceSpec, Log, Message, Stage, Utilization
 
-__all__ = ["CA_FILE", "Host", "LogShipper", "watch_utilization"]
+__all__ = ["CA_FILE", "Host", "LogShipper", "Sender", "watch_utilization"]
 
 CA_FILE: Final = "/etc/sagesmith/ca.pem"
 _FLUSH_S: Final = 0.1
@@ -40,10 +39,18 @@ _LINES_PER_MESSAGE: Final = 1000
 _UTILIZATION_S: Final = (1.0, 60.0)
 
 
+class Sender(Protocol):
+    """Where messages go: the link home, or somebody before it."""
+
+    def send(self, message: Message) -> None:
+        """Say *message*."""
+        ...
+
+
 class LogShipper:
     """Gathers lines and sends them about ten times a second, the first at once, with the metrics found in them."""
 
-    def __init__(self, link: Link, definitions: Iterable[tuple[str, str]] = ()) -> None:
+    def __init__(self, link: Sender, definitions: Iterable[tuple[str, str]] = ()) -> None:
         self._link = link
         self._scanner = MetricScanner(definitions)
         self._lines: list[Line] = []
@@ -86,7 +93,7 @@ class Host:
     spec: InstanceSpec
     folder: Path
     node: Node
-    link: Link
+    link: Sender
     runtime: ProcessRuntime | DockerRuntime
     objects: Objects
     warm: WarmProcess | None = None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
-__all__ = ["DataError", "ObjectEntry", "Objects", "split_uri"]
+__all__ = ["DataError", "ObjectEntry", "ObjectFacts", "Objects", "split_uri"]
 
 
 class DataError(Exception):
@@ -28,6 +29,15 @@ class ObjectEntry(Protocol):
         ...
 
 
+class ObjectFacts(Protocol):
+    """What is known of an object without its content."""
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What its writer said of it."""
+        ...
+
+
 class Objects(Protocol):
     """The part of `store.client.ObjectClient` that is used here. Thread-safe; waits while the server is away.
 
@@ -38,8 +48,12 @@ class Objects(Protocol):
         """Yield the objects whose key begins with *prefix*, in the order of their keys."""
         ...
 
-    def head(self, bucket: str, key: str) -> object | None:
-        """Return something if the object exists, else None."""
+    def head(self, bucket: str, key: str) -> ObjectFacts | None:
+        """Return what is known of the object, None if it does not exist."""
+        ...
+
+    def open(self, bucket: str, key: str, aside: Path) -> AbstractContextManager[IO[bytes]]:
+        """Return a reader of the object's content; *aside* is a name of a file that it may use meanwhile."""
         ...
 
     def read(self, bucket: str, key: str) -> bytes:
@@ -54,8 +68,16 @@ class Objects(Protocol):
         """Write the object to *path*, with *link* perhaps as a hard link to the store's own file."""
         ...
 
-    def put(self, bucket: str, key: str, source: Path) -> object:
-        """Store the file *source*."""
+    def put(
+        self,
+        bucket: str,
+        key: str,
+        source: Path | bytes,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        in_parts: bool = False,
+    ) -> object:
+        """Store *source*; with *in_parts* it is never written twice, whatever answer of the store is lost."""
         ...
 
     def delete(self, bucket: str, key: str) -> None:

@@ -180,9 +180,12 @@ class Serving:
             ending.cancel()
 
     def _never_ready(self, reason: str) -> str:
+        variant = self._task.variant_name
+        what = f"The primary container for production variant {variant}" if variant else "The model container"
+        where = "endpoint" if variant else "job"
         return (
-            f"The primary container for production variant {self._task.variant_name} did not pass the ping health "
-            f"check ({reason}). Please check CloudWatch logs for this endpoint."
+            f"{what} did not pass the ping health check ({reason}). "
+            f"Please check CloudWatch logs for this {where}."
         )
 
     def _download(self) -> None:

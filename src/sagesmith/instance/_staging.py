@@ -108,8 +108,8 @@ def list_items(objects: Objects, channel: ChannelSpec, hosts: Sequence[str], hos
         items = []
     if not items:
         raise DataError(
-            f'Data download failed: No S3 objects found under S3 URL "{channel.s3_uri}" given in input data source of '
-            f"channel {channel.name!r}. Please ensure that the bucket exists, that objects exist under that S3 "
+            f'Data download failed: No S3 objects found under S3 URL "{channel.s3_uri}" given in input data source'
+            f"{f' of channel {channel.name!r}' if channel.name else ''}. Please ensure that the bucket exists, that objects exist under that S3 "
             "prefix, and that the role has s3:ListBucket permission on the bucket."
         )
     if channel.distribution == "ShardedByS3Key":

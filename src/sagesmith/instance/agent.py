@@ -27,7 +27,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from sagesmith.containers import ContainerError, ContainerPlan, DockerRuntime, Engine, ProcessRuntime
 from sagesmith.containers.process import WarmProcess
@@ -42,6 +42,7 @@ from sagesmith.instance._metrics import MetricScanner
 from sagesmith.instance._objects import DataError, Objects
 from sagesmith.instance._serving import Serving
 from sagesmith.instance._training import Training
+from sagesmith.instance._transform import Transform
 from sagesmith.instance.folder import AGENT, JOURNAL, NODE, SPEC
 from sagesmith.instance.node import Node
 from sagesmith.instance.spec import (
@@ -53,6 +54,7 @@ from sagesmith.instance.spec import (
     ServerAddress,
     ServingTask,
     TrainingTask,
+    TransformTask,
     from_json,
     to_json,
 )
@@ -71,6 +73,7 @@ _LOOK_S: Final = 2.0
 _SIGNAL_GRACE_S: Final = 5.0
 
 ObjectsFactory = Callable[[InstanceSpec], Objects]
+Work: TypeAlias = Training | Serving | Transform
 
 
 def main(folder: Path, token: str = "", control: int = -1, modules: Sequence[str] = ()) -> None:
@@ -96,6 +99,7 @@ def preload() -> None:
     for task in (
         TrainingTask("", "", {}, (ChannelSpec("", ""),), ""),
         ServingTask("", ""),
+        TransformTask("", "", "", ""),
     ):
         container = ContainerSpec("process", "", ())
         role, server = Credentials("", ""), ServerAddress("")
@@ -168,7 +172,7 @@ async def run(
         engine = Engine()
         host.runtime = DockerRuntime(engine, spec.server.url, lambda: server_now(spec.server))
         host.own_image = OwnImage(engine, spec)
-    work = Training(host, spec.task) if isinstance(spec.task, TrainingTask) else Serving(host, spec.task)
+    work = _work(host)
     loop, me = asyncio.get_running_loop(), asyncio.current_task()
     if me is None:
         raise RuntimeError("an agent runs as a task")
@@ -192,6 +196,13 @@ async def run(
         await link.close()
 
 
+def _work(host: Host) -> Work:
+    task = host.spec.task
+    if isinstance(task, TrainingTask):
+        return Training(host, task)
+    return Transform(host, task) if isinstance(task, TransformTask) else Serving(host, task)
+
+
 async def _outcome(doing: asyncio.Task[Finished]) -> Finished:
     """Wait for the work; a fault of it becomes its last message."""
     try:
@@ -209,7 +220,7 @@ async def _outcome(doing: asyncio.Task[Finished]) -> Finished:
         return Finished(error=f"{type(error).__name__}: {error}")
 
 
-async def _obey(link: Link, work: Training | Serving) -> None:
+async def _obey(link: Link, work: Work) -> None:
     while True:
         work.obey(await link.commands.get())
 

@@ -34,6 +34,7 @@ __all__ = [
     "Stage",
     "Stop",
     "TrainingTask",
+    "TransformTask",
     "Unhealthy",
     "Uploaded",
     "Utilization",
@@ -146,6 +147,46 @@ class ServingTask:
 
 
 @dataclass(frozen=True, slots=True)
+class TransformTask:
+    """A transform job's part of the spec: a model, what goes through it, and where the answers go.
+
+    The model is described as in `ServingTask`, the rest as in CreateTransformJob. `max_concurrent` 0,
+    `max_payload_mb` None and `batch_strategy` "" are asked of the model server. `uid` marks the job's outputs, and
+    `attempt` above 0 says that an earlier instance may have written some of them. `created` is the job's time.
+    """
+
+    kind: ClassVar[str] = "transform"
+    job_name: str
+    uid: str
+    input_uri: str
+    output_uri: str
+    created: float = 0.0
+    attempt: int = 0
+    model_data: str = ""
+    model_data_type: str = "S3Object"
+    model_data_compression: str = "Gzip"
+    code_uri: str = ""
+    workers: int = 1
+    startup_timeout_s: float = 240.0
+    invocation_timeout_s: float = 600.0
+    max_retries: int = 3
+    input_type: str = "S3Prefix"
+    content_type: str = ""
+    compression: str = "None"
+    split_type: str = "None"
+    batch_strategy: str = ""
+    max_payload_mb: int | None = None
+    max_concurrent: int = 0
+    accept: str = ""
+    assemble_with: str = "None"
+    input_filter: str = "$"
+    output_filter: str = "$"
+    join_source: str = "None"
+    capture_uri: str = ""
+    identify: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class InstanceSpec:
     """Everything one instance needs to know. Memory is in bytes."""
 
@@ -158,7 +199,7 @@ class InstanceSpec:
     agent_token: str
     role: Credentials
     container: ContainerSpec
-    task: TrainingTask | ServingTask
+    task: TrainingTask | ServingTask | TransformTask
     log_group: str
     log_stream: str
     host: str = "algo-1"
@@ -301,7 +342,7 @@ _T = TypeVar("_T")
 _BY_KIND: dict[str, type[Any]] = {
     c.kind: c
     for c in (
-        TrainingTask, ServingTask, Stage, Log, MetricValue, Utilization, Ready, Unhealthy, Exited, Uploaded,
+        TrainingTask, ServingTask, TransformTask, Stage, Log, MetricValue, Utilization, Ready, Unhealthy, Exited, Uploaded,
         Finished, Stop, MergeArtifacts, Shutdown,
     )
 }  # fmt: skip

@@ -12,17 +12,23 @@ from typing import Any, Final
 from sagesmith.lifecycle._codec import from_plain, to_plain
 from sagesmith.lifecycle.endpoint import EndpointRun, Phase, Variant
 from sagesmith.lifecycle.training import TrainingRun
+from sagesmith.lifecycle.transform import TransformRun
 
 __all__ = [
+    "MODEL",
     "RUN",
     "endpoint_document",
     "endpoint_run",
     "training_document",
     "training_run",
+    "transform_document",
+    "transform_run",
 ]
 
 RUN: Final = "$run"
 """The private member; names with a dollar sign are no member names in any service model."""
+MODEL: Final = "$model"
+"""The private member of a transform job with the details of its model, as they were when the job was created."""
 
 
 def training_run(document: Mapping[str, Any]) -> TrainingRun:
@@ -54,6 +60,26 @@ def training_document(document: Mapping[str, Any], run: TrainingRun) -> dict[str
         "BillableTimeInSeconds": run.seconds,
         "FailureReason": run.failure_reason or None,
     }
+    return _with_derived(result, derived)
+
+
+def transform_run(document: Mapping[str, Any]) -> TransformRun:
+    """Return the state of the transform job that *document* describes."""
+    return from_plain(TransformRun, document[RUN])
+
+
+def transform_document(document: Mapping[str, Any], run: TransformRun) -> dict[str, Any]:
+    """Return *document* with *run* and the members of DescribeTransformJob that follow from it."""
+    derived = {
+        "TransformStartTime": run.started,
+        "TransformEndTime": run.ended,
+        "FailureReason": run.failure_reason or None,
+    }
+    result = {**document, RUN: to_plain(run), "TransformJobStatus": run.status.value}
+    return _with_derived(result, derived)
+
+
+def _with_derived(result: dict[str, Any], derived: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in derived.items():
         if value is None:
             result.pop(name, None)

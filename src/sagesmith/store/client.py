@@ -180,6 +180,25 @@ class ObjectClient:
         """
         return ObjectStream(self._requests, bucket, key)
 
+    def open(self, bucket: str, key: str, aside: Path) -> IO[bytes]:
+        """Return a reader of an object's content: of the store's own file if it can be linked, else of a stream.
+
+        Args:
+            bucket: where it is.
+            key: its name.
+            aside: where the link may be for a moment; nothing is there.
+
+        Raises:
+            AwsError: `NoSuchKey`.
+        """
+        head = self._present(bucket, key)
+        if head.path and _linked(head, aside):
+            try:
+                return aside.open("rb")
+            finally:
+                aside.unlink()
+        return io.BufferedReader(self.open_stream(bucket, key), READ_BYTES)
+
     def read(self, bucket: str, key: str) -> bytes:
         """Return an object's whole content."""
         with self.open_stream(bucket, key) as stream:
@@ -195,16 +214,24 @@ class ObjectClient:
         *,
         content_type: str = "",
         metadata: Mapping[str, str] | None = None,
+        in_parts: bool = False,
     ) -> str:
-        """Store a file, bytes, or what a stream gives (read once, to its end); return the ETag."""
+        """Store a file, bytes, or what a stream gives (read once, to its end); return the ETag.
+
+        A small object is one request, which after a lost answer is repeated, and then makes a second version. With
+        *in_parts* it is an upload in parts, which is completed once, whatever is repeated.
+        """
         headers = {f"x-amz-meta-{name}": value for name, value in (metadata or {}).items()}
         if content_type:
             headers["Content-Type"] = content_type
         if isinstance(source, bytes):
-            return self._put_piece(bucket, key, Piece.of_bytes(source), headers)
+            piece = Piece.of_bytes(source)
+            if in_parts:
+                return self._multipart(bucket, key, iter((piece,)), headers)
+            return self._put_piece(bucket, key, piece, headers)
         if isinstance(source, Path):
             size = source.stat().st_size
-            if size < self._multipart_bytes:
+            if size < self._multipart_bytes and not in_parts:
                 return self._put_piece(bucket, key, Piece(source, 0, size), headers)
             part = max(self._part_bytes, -(-size // _MAX_PARTS))
             pieces: Iterator[Piece] = (

@@ -18,6 +18,7 @@ from sagesmith.services.sagemaker._records import record_handlers
 from sagesmith.services.sagemaker._shapes import Shapes
 from sagesmith.services.sagemaker._tags import Tags
 from sagesmith.services.sagemaker._training_jobs import TrainingJobHandlers
+from sagesmith.services.sagemaker._transform_jobs import TransformJobHandlers
 from sagesmith.store.resources import Resources, Summarize
 
 __all__ = ["handlers", "summaries"]
@@ -31,6 +32,7 @@ def handlers(
     check_instance_type: Callable[[str], object],
     has_object: Callable[[str, str], bool],
     default_role_arn: str,
+    notify_transform_job: Callable[[str], None] = lambda arn: None,
     owner: str = "",
     check_role: Callable[[str], None] = lambda role_arn: None,
     has_alarm: Callable[[str, str], bool] = lambda region, name: False,
@@ -46,6 +48,7 @@ def handlers(
         check_instance_type: raises `AwsError` if the fleet does not know the instance type.
         has_object: whether a bucket has an object of that key, or below it if it ends with a slash.
         default_role_arn: the execution role of models that name none.
+        notify_transform_job: the same for transform jobs.
         owner: the name under which this server's drivers claim; "" leaves what is new to whoever comes first.
         check_role: raises `AwsError` if a role cannot be used as execution role.
         has_alarm: whether a region has a CloudWatch alarm of that name.
@@ -60,6 +63,14 @@ def handlers(
             resolve=resolve,
             check_instance_type=check_instance_type,
             check_role=check_role,
+            clock=clock,
+            owner=owner,
+        ),
+        TransformJobHandlers(
+            engine,
+            notify_transform_job,
+            check_instance_type=check_instance_type,
+            default_role_arn=default_role_arn,
             clock=clock,
             owner=owner,
         ),

@@ -11,6 +11,7 @@ from sagesmith.lifecycle.endpoint import Deployment, Variant
 from sagesmith.services.sagemaker._checks import check_unique, not_available, refuse
 from sagesmith.services.sagemaker._engine import Engine, is_page
 from sagesmith.services.sagemaker._kinds import ENDPOINT_CONFIG, MODEL
+from sagesmith.services.sagemaker._model_details import model_details
 
 __all__ = ["EndpointConfigHandlers", "new_deployment"]
 
@@ -131,40 +132,16 @@ def new_deployment(
 def _details(
     variant: Mapping[str, Any], model: Mapping[str, Any], default_role_arn: str, now: float
 ) -> dict[str, Any]:
-    container = _only_container(model)
-    details: dict[str, Any] = {
-        "model_name": model["ModelName"],
-        "image": container["Image"],
+    details = {
+        **model_details(model, default_role_arn),
         "resolved": now,
-        "environment": container.get("Environment") or {},
-        "hostname": container.get("ContainerHostname") or "",
-        "role_arn": model.get("ExecutionRoleArn") or default_role_arn,
-        "network_isolation": bool(model.get("EnableNetworkIsolation")),
         "instance_type": variant["InstanceType"],
         "startup_timeout_s": float(variant.get("ContainerStartupHealthCheckTimeoutInSeconds") or 240),
     }
     routing = (variant.get("RoutingConfig") or {}).get("RoutingStrategy")
     if routing:
         details["routing"] = routing
-    source = (container.get("ModelDataSource") or {}).get("S3DataSource")
-    if source:
-        details["model_data"] = source["S3Uri"]
-        details["model_data_type"] = source["S3DataType"]
-        details["model_data_compression"] = source["CompressionType"]
-    elif container.get("ModelDataUrl"):
-        details["model_data"] = container["ModelDataUrl"]
     return details
-
-
-def _only_container(model: Mapping[str, Any]) -> Mapping[str, Any]:
-    name = model["ModelName"]
-    containers = model.get("Containers") or [model["PrimaryContainer"]]
-    if len(containers) > 1:
-        raise not_available(f"Deploying a model with several Containers ({name})")
-    if containers[0].get("Mode") == "MultiModel":
-        raise not_available(f"Deploying a model with Mode MultiModel ({name})")
-    found: Mapping[str, Any] = containers[0]
-    return found
 
 
 def _weight(variant: Mapping[str, Any]) -> float:

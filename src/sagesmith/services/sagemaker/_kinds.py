@@ -19,6 +19,7 @@ __all__ = [
     "MODEL",
     "RECORD_ONLY",
     "TRAINING_JOB",
+    "TRANSFORM_JOB",
     "ResourceKind",
 ]
 
@@ -119,6 +120,18 @@ TRAINING_JOB: Final = ResourceKind(
     ),
     absent=("ValidationException", "Requested resource not found."),
 )
+TRANSFORM_JOB: Final = ResourceKind(
+    "TransformJob",
+    "transform-job",
+    "transform job",
+    status="TransformJobStatus",
+    taken=(
+        "ResourceInUse",
+        "Job name must be unique within an AWS account and region, "
+        "and a transform job with this name already exists ({arn})",
+    ),
+    absent=("ValidationException", "Could not find requested job with name: {name}"),
+)
 MODEL: Final = _stored("Model", "model", "model")
 ENDPOINT_CONFIG: Final = _stored("EndpointConfig", "endpoint-config", "endpoint configuration")
 ENDPOINT: Final = _stored("Endpoint", "endpoint", "endpoint", status="EndpointStatus")
@@ -179,6 +192,6 @@ RECORD_ONLY: Final[tuple[ResourceKind, ...]] = (
 """Families that SageMaker itself only stores."""
 
 KINDS: Final[Mapping[str, ResourceKind]] = {
-    kind.arn: kind for kind in (TRAINING_JOB, MODEL, ENDPOINT_CONFIG, ENDPOINT, *RECORD_ONLY)
+    kind.arn: kind for kind in (TRAINING_JOB, TRANSFORM_JOB, MODEL, ENDPOINT_CONFIG, ENDPOINT, *RECORD_ONLY)
 }
 """Every family, by what its ARNs begin with."""
