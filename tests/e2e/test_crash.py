@@ -200,7 +200,7 @@ def _try(call: Callable[[], Any]) -> Any:
     return found if not isinstance(found, np.ndarray) else found.tolist()
 
 
-def _agents(server: Served, mark: str) -> list[psutil.Process]:
+def agents(server: Served, mark: str) -> list[psutil.Process]:
     """The agent processes whose instance serves *mark* (part of the owner's ARN)."""
     import json
 
@@ -222,10 +222,9 @@ def test_a_killed_instance_fails_its_job_with_a_reason(fragile: Served, flow: Fl
     wait_until(
         lambda: flow.describe("victim")["SecondaryStatus"] == "Training", timeout_s=60, what="the job trains"
     )
-    agents = _agents(fragile, "victim")
-    assert len(agents) == 1
-    children = agents[0].children(recursive=True)
-    agents[0].send_signal(signal.SIGKILL)
+    [agent] = agents(fragile, "victim")
+    children = agent.children(recursive=True)
+    agent.send_signal(signal.SIGKILL)
     job = flow.wait_for_job("victim")
     assert job["TrainingJobStatus"] == "Failed"
     assert job["FailureReason"]
@@ -237,11 +236,11 @@ def test_a_killed_instance_of_an_endpoint_is_replaced(fragile: Served, flow: Flo
     flow.deploy("replaced", image=KMEANS_IMAGE, model_data=model_data)
     points = load_iris().data[:3]
     before = flow.predict("replaced", points, Accept="text/csv")
-    first = _agents(fragile, "replaced")
+    first = agents(fragile, "replaced")
     assert len(first) == 1
     first[0].send_signal(signal.SIGKILL)
     wait_until(
-        lambda: [p.pid for p in _agents(fragile, "replaced")] not in ([], [first[0].pid]),
+        lambda: [p.pid for p in agents(fragile, "replaced")] not in ([], [first[0].pid]),
         timeout_s=60,
         what="another instance is there",
     )

@@ -29,6 +29,7 @@ from sagesmith.instance.spec import (
     ServingTask,
     Stage,
     TrainingTask,
+    TransformTask,
 )
 
 T = TypeVar("T")
@@ -95,6 +96,9 @@ class World:
     settings: Settings = field(default_factory=lambda: Settings(warm_instances=0))
     warm_modules: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     objects: dict[str, bytes] = field(default_factory=dict)
+    metadata: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    written: list[str] = field(default_factory=list)
+    uploads: dict[str, dict[int, bytes]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.home = Home(self.folder)
@@ -139,8 +143,13 @@ class World:
         task = ServingTask("endpoint", "AllTraffic", **more.pop("task", {}))
         return self._spec(name, script, task, more)
 
+    def transform(self, script: str, name: str = "i-1", **more: Any) -> InstanceSpec:
+        members = {"input_uri": "s3://bucket/in/", "output_uri": "s3://bucket/out"}
+        task = TransformTask("job", "uid", **{**members, **more.pop("task", {})})
+        return self._spec(name, script, task, more)
+
     def _spec(
-        self, name: str, script: str, task: TrainingTask | ServingTask, more: dict[str, Any]
+        self, name: str, script: str, task: TrainingTask | ServingTask | TransformTask, more: dict[str, Any]
     ) -> InstanceSpec:
         command = more.pop("command", ("python", "-c", dedent(script)))
         container = ContainerSpec("process", "image", command, **more.pop("container", {}))
@@ -191,8 +200,23 @@ class World:
     def _s3(self, request: HttpRequest) -> tuple[int, Mapping[str, str], bytes]:
         url = urlsplit(request.path)
         name, query = unquote(url.path).lstrip("/"), parse_qs(url.query)
+        upload = query.get("uploadId", [""])[0]
+        if request.method == "POST" and "uploads" in parse_qs(url.query, keep_blank_values=True):
+            upload = f"upload-{len(self.uploads)}"
+            self.uploads[upload] = {}
+            self.metadata[name] = _metadata(request.headers)
+            return 200, {}, f"<R><UploadId>{upload}</UploadId></R>".encode()
+        if request.method == "PUT" and upload:
+            self.uploads[upload][int(query["partNumber"][0])] = request.body
+            return 200, {"etag": '"e"'}, b""
+        if request.method == "POST":
+            self.objects[name] = b"".join(part for _, part in sorted(self.uploads[upload].items()))
+            self.written.append(name)
+            return 200, {}, b"<R><ETag>e</ETag></R>"
         if request.method == "PUT":
             self.objects[name] = request.body
+            self.written.append(name)
+            self.metadata[name] = _metadata(request.headers)
             return 200, {"etag": '"e"'}, b""
         if request.method == "DELETE":
             self.objects.pop(name, None)
@@ -205,11 +229,16 @@ class World:
             return 404, {}, b"<Error><Code>NoSuchKey</Code><Message>no</Message></Error>"
         data = self.objects[name]
         if request.method == "HEAD":
-            return 200, {"etag": '"e"', "content-length": str(len(data))}, b""
+            more = {f"x-amz-meta-{key}": value for key, value in self.metadata.get(name, {}).items()}
+            return 200, {"etag": '"e"', "content-length": str(len(data)), **more}, b""
         if wanted := request.headers.get("range"):
             first, last = wanted.removeprefix("bytes=").split("-")
             return 206, {"etag": '"e"'}, data[int(first) : int(last) + 1 if last else None]
         return 200, {"etag": '"e"'}, data
+
+
+def _metadata(headers: Mapping[str, str]) -> dict[str, str]:
+    return {k.removeprefix("x-amz-meta-"): v for k, v in headers.items() if k.startswith("x-amz-meta-")}
 
 
 def _listing(bucket: str, found: Mapping[str, bytes]) -> bytes:
