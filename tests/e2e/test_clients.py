@@ -32,6 +32,7 @@ CLIENTS = {
     "boto3_flow.py": "boto3",
     "sdk2_xgboost.py": "sdk2",
     "sdk2_kmeans.py": "sdk2",
+    "sdk2_pipeline.py": "sdk2",
     "sdk1_kmeans.py": "sdk1",
     "sdk1_sklearn.py": "sdk1",
     "sdk3_xgboost.py": "sdk3",

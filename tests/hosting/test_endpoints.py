@@ -6,6 +6,7 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator, Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -46,7 +47,12 @@ class FakeGateway:
         self.routes: dict[str, tuple[str, str, str]] = {}
 
     def set_endpoint(
-        self, region: str, name: str, variants: Mapping[str, float], *, random: Collection[str] = ()
+        self,
+        region: str,
+        name: str,
+        variants: Mapping[str, float],
+        *,
+        features: Mapping[str, Collection[str]] = MappingProxyType({}),
     ) -> None:
         self.weights[name] = dict(variants)
         self.routes = {i: r for i, r in self.routes.items() if r[0] != name or r[1] in variants}

@@ -6,12 +6,14 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
 from sagesmith.errors import AwsError
+from sagesmith.hosting._gateway_link import Link
 from sagesmith.hosting._gateway_metrics import Histogram
-from sagesmith.hosting.gateway import Answer, Gateway, request_head
+from sagesmith.hosting.gateway import RANDOM, Answer, Gateway, request_head
 from sagesmith.store.metrics import Datum
 from sagesmith_toolkit.frames import GOING, REQUEST, RESPONSE
 
@@ -28,6 +30,7 @@ class Model:
         self.echo = echo
         self.got: asyncio.Queue[tuple[int, bytes]] = asyncio.Queue()
         self.writers: list[asyncio.StreamWriter] = []
+        self.heads: list[bytes] = []
         self._server: asyncio.Server | None = None
 
     async def start(self) -> Model:
@@ -47,7 +50,9 @@ class Model:
         try:
             while True:
                 length, number, head_size = REQUEST.unpack(await reader.readexactly(REQUEST.size))
-                body = (await reader.readexactly(length - 6))[head_size:]
+                frame = await reader.readexactly(length - 6)
+                self.heads.append(frame[:head_size])
+                body = frame[head_size:]
                 self.got.put_nowait((number, body))
                 if self.echo:
                     self.answer(number, body)
@@ -276,6 +281,7 @@ async def test_what_was_not_written_goes_to_another_instance(gateway: Gateway, m
     deploy(gateway, models[0], models[1])
     await until_connected(gateway)
     first, second = gateway._instances["i-0"], gateway._instances["i-1"]
+    assert isinstance(first, Link)
     invocation = Answer(HEAD, b"moved", 0.0)
     first.send(invocation)
     first.connection_lost(None)
@@ -357,7 +363,7 @@ async def test_an_update_moves_traffic_without_losing_a_request(
 
 def test_an_address_must_be_of_a_known_form(gateway: Gateway) -> None:
     gateway.set_endpoint(REGION, NAME, {"a": 1.0})
-    with pytest.raises(ValueError, match="is not unix:, tcp: or http:"):
+    with pytest.raises(ValueError, match="is of no known form"):
         gateway.add_instance(REGION, NAME, "a", "i", "ftp://host")
 
 
@@ -435,3 +441,74 @@ def test_a_histogram_takes_anything() -> None:
 def test_headers_that_no_model_gets(head: tuple[bytes, bytes, bytes]) -> None:
     with pytest.raises(AwsError, match="failed to satisfy constraint"):
         request_head(*head)
+
+
+async def test_a_model_too_slow_for_its_queue_gets_no_more(tmp_path: Path, sink: Sink) -> None:
+    """What would not be answered in time is refused at once, instead of waiting for its turn to fail."""
+    model = await Model(tmp_path / "slow.sock", echo=False).start()
+    gateway = Gateway("123456789012", sink=sink, timeout_s=4.0)
+    gateway.start()
+    try:
+        deploy(gateway, model)
+        calls = [asyncio.create_task(invoke(gateway)) for _ in range(20)]
+        await asyncio.sleep(1.8)
+        began = monotonic()
+        refused = await refusal(gateway)
+        assert monotonic() - began < 0.5
+        assert (refused.code, refused.status) == ("ThrottlingException", 429)
+        assert "20 requests in flight" in refused.message
+        for _ in calls:
+            number, body = await model.next()
+            model.answer(number, body)
+        await asyncio.gather(*calls)
+        await asyncio.sleep(0.6)
+        again = asyncio.create_task(invoke(gateway))
+        number, body = await model.next()
+        model.answer(number, body)
+        assert (await again).body == b"1,2"
+    finally:
+        await gateway.close()
+        await model.stop()
+
+
+async def test_while_the_server_ends_what_is_in_flight_is_answered(
+    gateway: Gateway, models: list[Model]
+) -> None:
+    models[0].echo = False
+    deploy(gateway, models[0])
+    call = asyncio.create_task(invoke(gateway))
+    number, body = await models[0].next()
+    ending = asyncio.create_task(gateway.end(5))
+    await asyncio.sleep(0.02)
+    refused = await refusal(gateway)
+    assert (refused.code, refused.status) == ("ServiceUnavailable", 503)
+    assert not ending.done()
+    models[0].answer(number, body)
+    await ending
+    assert (await call).body == b"1,2"
+
+
+async def test_random_routing_reaches_every_instance(gateway: Gateway, models: list[Model]) -> None:
+    gateway.set_endpoint(REGION, NAME, {"v": 1.0}, features={"v": [RANDOM]})
+    for number, model in enumerate(models):
+        gateway.add_instance(REGION, NAME, "v", f"i-{number}", model.address)
+    await until_connected(gateway)
+    for _ in range(60):
+        await invoke(gateway)
+    assert all(model.got.qsize() > 5 for model in models)
+
+
+async def test_a_variant_that_is_there_twice_shares_its_part(gateway: Gateway, models: list[Model]) -> None:
+    """As during an update: three quarters for the old instances, also of requests that name the variant."""
+    gateway.set_endpoint(REGION, NAME, {"v": 0.75, "v\x001": 0.25})
+    gateway.add_instance(REGION, NAME, "v", "i-old", models[0].address)
+    gateway.add_instance(REGION, NAME, "v\x001", "i-new", models[1].address)
+    await until_connected(gateway)
+    for variant in ("", "v"):
+        for _ in range(40):
+            answer = await invoke(gateway, variant=variant)
+            assert b"Production-Variant: v\r\n" in answer.headers
+    assert (models[0].got.qsize(), models[1].got.qsize()) == (60, 20)
+    gateway.set_endpoint(REGION, NAME, {"v\x001": 1.0})
+    assert (await invoke(gateway, variant="v")).body == b"1,2"
+    assert models[1].got.qsize() == 21

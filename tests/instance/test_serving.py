@@ -7,6 +7,7 @@ import io
 import tarfile
 from collections.abc import AsyncIterator
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
@@ -15,8 +16,17 @@ from sagesmith.containers import Sandbox
 from sagesmith.instance._artifacts import unpack
 from sagesmith.instance._objects import DataError
 from sagesmith.instance._ping import ping
-from sagesmith.instance.spec import Finished, Ready, Shutdown, Unhealthy
+from sagesmith.instance.spec import (
+    ContainerSpec,
+    Finished,
+    Log,
+    Ready,
+    ServedContainer,
+    Shutdown,
+    Unhealthy,
+)
 from sagesmith_toolkit.frames import REQUEST
+from sagesmith_toolkit.sockets import unix_address
 from tests.fleet.world import Ear, World, a_world
 
 SANDBOX, REASON = Sandbox.find()
@@ -82,7 +92,8 @@ async def test_a_server_becomes_ready_is_restarted_and_ends_in_order(world: Worl
 
 
 async def die(path: str) -> None:
-    _, writer = await asyncio.open_unix_connection(path)
+    with unix_address(path) as short:
+        _, writer = await asyncio.open_unix_connection(short)
     head = b"/invocations\0\0\0"
     writer.write(REQUEST.pack(6 + len(head) + 3, 1, len(head)) + head + b"die")
     await writer.drain()
@@ -135,3 +146,45 @@ def test_links_and_devices_do_not_leave_the_archive(tmp_path: Path, kind: bytes)
         tar.addfile(member)
     with pytest.raises(DataError, match="Failed to extract model data archive"):
         unpack(tmp_path / "archive", tmp_path / "model", "s3://bucket/model.tar.gz")
+
+
+def a_stage(name: str, model: str) -> ServedContainer:
+    container = ContainerSpec("process", "image", ("python", "-c", dedent(SERVER)))
+    return ServedContainer(name, container, model_data=f"s3://bucket/{model}")
+
+
+@both_kinds
+async def test_several_containers_are_ready_together(world: World) -> None:
+    world.objects["bucket/second.tar.gz"] = archive(weights=b"second")
+    ear = Ear()
+    task = {
+        "model_data": "s3://bucket/model.tar.gz",
+        "containers": (a_stage("first", "model.tar.gz"), a_stage("second", "second.tar.gz")),
+    }
+    await world.fleet.start(world.serving(SERVER, task=task), ear)
+    address = (await ear.until(Ready)).address
+    mode, *places = address.split("|")
+    assert mode == "serial"
+    assert [place.partition("=")[0] for place in places] == ["first", "second"]
+    paths = [place.partition("=")[2] for place in places]
+    assert [await ping(path, 2) for path in paths] == [True, True]
+    logged = {(log.part, text) for log in ear.all(Log) for _, text in log.lines}
+    assert {("first", "model: w"), ("second", "model: second")} <= logged
+
+    await die(paths[1].removeprefix("unix:"))
+    assert (await ear.until(Unhealthy)).reason == "container second: exit code 9"
+    await ear.until(Ready, 2)
+    assert await ping(paths[0], 2), "the other one went on"
+
+    await world.fleet.tell("i-1", Shutdown())
+    assert await ear.until(Finished) == Finished()
+    assert not await ping(paths[0], 1)
+
+
+async def test_a_container_that_cannot_start_ends_the_others(world: World) -> None:
+    broken = ServedContainer("broken", ContainerSpec("process", "image", ("python", "-c", "exit(3)")))
+    task = {"containers": (a_stage("first", "model.tar.gz"), broken)}
+    ear = await world.run(world.serving(SERVER, task=task))
+    finished = ear.heard[-1]
+    assert isinstance(finished, Finished)
+    assert "exit code 3" in finished.error

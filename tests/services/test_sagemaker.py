@@ -327,12 +327,11 @@ def test_configurations_refuse_what_is_not_there_yet(call: Direct) -> None:
     )
 
 
-def test_several_containers_are_stored_but_not_deployed(call: Direct) -> None:
-    containers = [{"Image": IMAGE, "ContainerHostname": "one"}, {"Image": IMAGE, "ContainerHostname": "two"}]
-    call("CreateModel", ModelName="m", Containers=containers)
+def test_several_models_are_stored_but_not_deployed(call: Direct) -> None:
+    call("CreateModel", ModelName="m", PrimaryContainer={"Image": IMAGE, "Mode": "MultiModel"})
     call("CreateEndpointConfig", EndpointConfigName="c", ProductionVariants=[a_variant()])
     error = fails(call, "CreateEndpoint", EndpointName="e", EndpointConfigName="c")
-    assert "several Containers" in error.message
+    assert "MultiModel" in error.message
 
 
 # ---- tags ----

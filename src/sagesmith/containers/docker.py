@@ -79,7 +79,7 @@ class DockerRuntime:
                 }
             (plan.folder / "ml").mkdir(exist_ok=True)
             wanted = _configuration(plan, network, environment)
-            name = f"sagesmith-{plan.name}-{secrets.token_hex(3)}"
+            name = f"sagesmith-{plan.name.replace('/', '-')}-{secrets.token_hex(3)}"
             identity = (await self._engine.call("POST", "/containers/create", {"name": name}, wanted))["Id"]
             lines = await self._engine.open(
                 "POST", f"/containers/{identity}/attach", {"stream": "1", "stdout": "1", "stderr": "1"}
@@ -232,6 +232,13 @@ def remove_containers(instance_id: str, folder: Path, engine: Engine | None = No
     return len(found)
 
 
+def _labels(plan: ContainerPlan) -> dict[str, str]:
+    """Whom the container belongs to. One of several of an instance has a number, and if not the first a folder, in it."""
+    instance, _, number = plan.name.partition("/")
+    folder = plan.folder if number in ("", "1") else plan.folder.parent.parent
+    return {_INSTANCE: instance, _FOLDER: str(folder.parent)}
+
+
 def _configuration(plan: ContainerPlan, network: Network, environment: dict[str, str]) -> dict[str, Any]:
     mounts = [_mount(plan.folder / "ml", _INSIDE)]
     mounts += [
@@ -258,7 +265,7 @@ def _configuration(plan: ContainerPlan, network: Network, environment: dict[str,
     wanted: dict[str, Any] = {
         "Image": plan.image,
         "Env": [f"{name}={value}" for name, value in {**environment, processes.MARK: plan.name}.items()],
-        "Labels": {_INSTANCE: plan.name, _FOLDER: str(plan.folder.parent)},
+        "Labels": _labels(plan),
         "AttachStdout": True,
         "AttachStderr": True,
         "HostConfig": host,

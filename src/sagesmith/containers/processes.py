@@ -101,17 +101,20 @@ def signal_all(pids: Iterable[int], number: int = signal.SIGKILL) -> None:
 
 
 def end_marked(value: str) -> int:
-    """SIGKILL every process whose environment has `MARK` = *value*; return how many there were.
+    """SIGKILL every process whose environment has `MARK` = *value*, or that and a slash and more; return how many.
 
-    This finds what has left its process group and session, too.
+    This finds what has left its process group and session, too. Several containers of one instance have their numbers
+    after the slash.
     """
     wanted = f"{MARK}={value}".encode()
+    numbered = wanted + b"/"
     mine = os.getpid()
     found = []
     for entry in os.listdir("/proc"):
         if entry.isdigit() and int(entry) != mine:
             with contextlib.suppress(OSError), open(f"/proc/{entry}/environ", "rb") as file:
-                if wanted in file.read().split(b"\0"):
+                content = b"\0" + file.read()
+                if b"\0" + wanted + b"\0" in content or b"\0" + numbered in content:
                     found.append(int(entry))
     signal_all(found)
     return len(found)

@@ -26,7 +26,8 @@ one stream for its output and its errors; Docker carries two, and nobody knows w
 class ContainerPlan:
     """Everything a runtime must know to start one container.
 
-    `folder` is the instance's: its ``ml`` becomes ``/opt/ml``, its ``run`` ``/run/sagesmith``, its ``tmp``
+    `name` is the instance's id; of several containers of one instance each has a slash and its number after that.
+    `folder` is the container's (the instance's own, if there is one container): its ``ml`` becomes ``/opt/ml``, its ``run`` ``/run/sagesmith``, its ``tmp``
     ``/tmp``. `command` is for processes the full command line; a first word ``python`` is that of
     `python_prefix`. `read_only` are paths below ``/opt/ml`` that the container must not change. `files` are
     more files that it may read, and `folders` more that it may write, by the path it sees. `hosts` are names it can resolve.

@@ -12,11 +12,13 @@ import logging
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Final, Protocol
 
 from sagesmith.clock import Clock
 from sagesmith.errors import AwsError
 from sagesmith.fleet.api import Fleet, InstanceLost
+from sagesmith.hosting._gateway_table import DIRECT, RANDOM
 from sagesmith.hosting._serving_spec import instance_spec, log_group
 from sagesmith.images import Image
 from sagesmith.instance import spec
@@ -43,7 +45,12 @@ class RoutingTable(Protocol):
     """What an endpoint needs of the gateway. On the event loop."""
 
     def set_endpoint(
-        self, region: str, name: str, variants: Mapping[str, float], *, random: Collection[str] = ()
+        self,
+        region: str,
+        name: str,
+        variants: Mapping[str, float],
+        *,
+        features: Mapping[str, Collection[str]] = MappingProxyType({}),
     ) -> None:
         """Make the endpoint known with its variants' weights, or change them; see `Gateway.set_endpoint`."""
         ...
@@ -194,8 +201,8 @@ class EndpointWorker:
             self._last_word(instance_id).set()
             return
         match message:
-            case spec.Log(lines):
-                await in_thread(self._write_lines, instance_id, lines)
+            case spec.Log(lines, container):
+                await in_thread(self._write_lines, instance_id, lines, container)
             case spec.Utilization():
                 await in_thread(self._write_utilization, instance_id, message)
             case spec.Ready(address, protocol):
@@ -301,7 +308,7 @@ class EndpointWorker:
             self._region,
             self._name,
             {keys[v]: v.weight for v in command.variants},
-            random=[keys[v] for v in command.variants if v.details.get("routing") == "RANDOM"],
+            features={keys[v]: _features(v.details) for v in command.variants},
         )
         wanted = {i[0]: (keys[v], i[1]) for v in command.variants for i in v.instances}
         for instance_id, (variant, address) in wanted.items():
@@ -328,7 +335,6 @@ class EndpointWorker:
             return
         try:
             details = found.details
-            image = self._parts.resolve(details["image"])
             shape = self._parts.fleet.shape(details["instance_type"])
             role = await self._credentials(instance_id, details["role_arn"])
             told = instance_spec(
@@ -339,7 +345,7 @@ class EndpointWorker:
                 variant=variant,
                 region=self._region,
                 account_id=self._parts.account_id,
-                image=image,
+                resolve=self._parts.resolve,
                 shape=shape,
                 server=self._parts.server(),
                 role=role,
@@ -410,8 +416,9 @@ class EndpointWorker:
             self._variants[instance_id] = name
         return name or self._variants.get(instance_id, "")
 
-    def _write_lines(self, instance_id: str, lines: tuple[tuple[int, str], ...]) -> None:
+    def _write_lines(self, instance_id: str, lines: tuple[tuple[int, str], ...], container: str = "") -> None:
         stream = f"{self._variant_of(instance_id) or 'AllTraffic'}/{instance_id}"
+        stream = f"{stream}/{container}" if container else stream
         self._parts.logs.put(log_group(self._name), stream, lines, region=self._region)
 
     def _write_utilization(self, instance_id: str, message: spec.Utilization) -> None:
@@ -441,6 +448,11 @@ class EndpointWorker:
             # The row says what is still to be done: the driver's regular look at it tries again.
             _log.exception("a step of %s failed; it will be tried again", self.arn)
             self._performed.clear()
+
+
+def _features(details: Mapping[str, Any]) -> list[str]:
+    has = {RANDOM: details.get("routing") == "RANDOM", DIRECT: bool(details.get("direct"))}
+    return [feature for feature, present in has.items() if present]
 
 
 def _why(event: lifecycle.Event) -> str:

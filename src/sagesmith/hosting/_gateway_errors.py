@@ -7,10 +7,12 @@ from sagesmith.errors import AwsError
 
 __all__ = [
     "busy",
+    "container_not_found",
     "endpoint_not_found",
     "endpoint_not_in_service",
     "model_error",
     "no_instance",
+    "no_such_feature",
     "server_ends",
     "variant_not_found",
 ]
@@ -51,6 +53,23 @@ def no_instance(name: str, variant: str) -> AwsError:
         "ServiceUnavailable",
         f"No instance of production variant {variant} of endpoint {name} can be reached at the moment. Try again.",
         status=503,
+    )
+
+
+def container_not_found(name: str, container: str, containers: list[str]) -> AwsError:
+    """Return the answer to a `TargetContainerHostname` that is missing, or that the model does not have."""
+    given = f"{container} is none of its containers" if container else "TargetContainerHostname must name one"
+    return AwsError(
+        "ValidationError", f"Endpoint {name} has the containers {', '.join(containers)}; {given}."
+    )
+
+
+def no_such_feature(name: str, variant: str, member: str) -> AwsError:
+    """Return the answer to a request with *member* to a variant whose model is not made for that."""
+    return AwsError(
+        "ValidationError",
+        f"{member} cannot be used with production variant {variant} of endpoint {name}: its model is not made for it. "
+        f"Leave {member} out.",
     )
 
 

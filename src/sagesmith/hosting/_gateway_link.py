@@ -11,16 +11,16 @@ import asyncio
 from collections.abc import Callable
 from itertools import islice
 from time import monotonic
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from sagesmith.errors import AwsError
 from sagesmith_toolkit.frames import MAX_FRAME, REQUEST, RESPONSE, FrameBuffer
 from sagesmith_toolkit.sockets import unix_address
 
 if TYPE_CHECKING:
-    from sagesmith.hosting._gateway_table import Variant
+    from sagesmith.hosting._gateway_table import AnyLink
 
-__all__ = ["MAX_QUEUED_BYTES", "Invocation", "Link"]
+__all__ = ["MAX_QUEUED_BYTES", "Invocation", "Link", "Owner"]
 
 _BIG: Final = 64 * 1024  # from here on a second write is cheaper than a copy
 _WRITE_AHEAD: Final = 1024 * 1024
@@ -57,6 +57,28 @@ class Invocation:
         raise NotImplementedError
 
 
+class Owner(Protocol):
+    """What a link reports to: its variant, or the chain that it is a part of."""
+
+    def refresh(self) -> None:
+        """Look again which links can take requests."""
+        ...
+
+    def answered(
+        self, link: AnyLink, invocation: Invocation, status: int, head: bytes, body: bytes, now: float
+    ) -> None:
+        """Take the model's answer, which arrived at time *now*."""
+        ...
+
+    def lost(self, link: AnyLink, invocation: Invocation) -> None:
+        """The connection broke after *invocation* was written."""
+        ...
+
+    def resubmit(self, invocation: Invocation) -> None:
+        """*invocation* was not sent, and the connection broke."""
+        ...
+
+
 class Link(asyncio.Protocol):
     """The connection to one instance. It connects, and connects again whenever it is lost, until retired."""
 
@@ -64,8 +86,8 @@ class Link(asyncio.Protocol):
         self,
         instance_id: str,
         address: str,
-        owner: Variant,
-        forget: Callable[[Link], None],
+        owner: Owner,
+        forget: Callable[[Any], None],
         max_in_flight: int = 1000,
     ) -> None:
         self.instance_id = instance_id

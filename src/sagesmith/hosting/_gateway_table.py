@@ -4,19 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from random import random
-from typing import Final
+from typing import Final, TypeAlias
 
 from sagesmith.arns import Arn, partition_of
 from sagesmith.errors import AwsError
 from sagesmith.hosting import _gateway_errors as errors
+from sagesmith.hosting._gateway_chain import ChainLink
 from sagesmith.hosting._gateway_link import MAX_QUEUED_BYTES, Invocation, Link
 from sagesmith.hosting._gateway_metrics import VariantCounters
 
-__all__ = ["ENDING", "Endpoint", "Limits", "Variant"]
+__all__ = ["DIRECT", "ENDING", "FEATURES", "RANDOM", "AnyLink", "Endpoint", "Limits", "Variant"]
+
+AnyLink: TypeAlias = Link | ChainLink
+"""An instance, as a variant sees it."""
 
 _CACHED_HEADS: Final = 1024
 ENDING: Final = "Ending"
 """The status of every endpoint while the server ends: what is in flight is answered, and nothing new is taken."""
+
+RANDOM: Final = "random"
+DIRECT: Final = "direct"
+FEATURES: Final[Mapping[str, str]] = {DIRECT: "TargetContainerHostname"}
+"""Which member of a request needs which feature of a variant."""
 
 _SERVING: Final = frozenset(("InService", "Updating", "SystemUpdating", "RollingBack"))
 
@@ -43,16 +52,26 @@ class Variant:
         self.name = key.partition("\0")[0]
         self.weight = weight
         self.random = False
+        self.features: frozenset[str] = frozenset()
         self.credit = 0.0
-        self.links: list[Link] = []
+        self.links: list[AnyLink] = []
         self.counters = VariantCounters()
         self._limits = limits
-        self._usable: list[Link] = []
+        self._usable: list[AnyLink] = []
         self._headers: dict[bytes, bytes] = {}
 
     def refresh(self) -> None:
         """Look again which instances can take requests."""
         self._usable = [link for link in self.links if link.usable]
+
+    def check(self, needs: frozenset[str]) -> None:
+        """Refuse a request that *needs* a feature which the variant does not have.
+
+        Raises:
+            AwsError: `ValidationError`, naming the member of the request.
+        """
+        for need in needs - self.features:
+            raise errors.no_such_feature(self.endpoint.name, self.name, FEATURES[need])
 
     def submit(self, invocation: Invocation) -> None:
         """Send *invocation* to the instance with the fewest in flight; among equals, or if `random`, to any.
@@ -70,7 +89,7 @@ class Variant:
             raise errors.busy(self.endpoint.name, self.name, load)
         link.send(invocation)
 
-    def _least_busy(self, usable: list[Link]) -> tuple[Link, int]:
+    def _least_busy(self, usable: list[AnyLink]) -> tuple[AnyLink, int]:
         """Return the link with the fewest requests, and how many; the search starts anywhere."""
         links = usable or [link for link in self.links if link.connecting and not link.retired]
         if not links:
@@ -89,7 +108,7 @@ class Variant:
     # ---- what links report -----------------------------------------------------------------------------
 
     def answered(
-        self, link: Link, invocation: Invocation, status: int, head: bytes, body: bytes, now: float
+        self, link: AnyLink, invocation: Invocation, status: int, head: bytes, body: bytes, now: float
     ) -> None:
         """Pass the model's answer on, and count it. *now* is when it arrived."""
         counters = self.counters
@@ -105,11 +124,11 @@ class Variant:
             counters.server_errors += 1
         invocation.fail(self._model_error(link, status, body.decode("utf-8", "replace")))
 
-    def lost(self, link: Link, invocation: Invocation) -> None:
+    def lost(self, link: AnyLink, invocation: Invocation) -> None:
         """The connection broke after *invocation* was written: nobody knows what the model did with it."""
         self._failed(link, invocation, errors.LOST)
 
-    def timed_out(self, link: Link, invocation: Invocation) -> None:
+    def timed_out(self, link: AnyLink, invocation: Invocation) -> None:
         """The model did not answer in time."""
         self._failed(link, invocation, errors.TIMED_OUT)
 
@@ -120,12 +139,12 @@ class Variant:
         except AwsError as error:
             invocation.fail(error)
 
-    def _failed(self, link: Link, invocation: Invocation, message: str) -> None:
+    def _failed(self, link: AnyLink, invocation: Invocation, message: str) -> None:
         self.counters.invocations += 1
         self.counters.failures += 1
         invocation.fail(self._model_error(link, 0, message))
 
-    def _model_error(self, link: Link, status: int, message: str) -> AwsError:
+    def _model_error(self, link: AnyLink, status: int, message: str) -> AwsError:
         return errors.model_error(
             self.endpoint.arn, self.name, link.instance_id, status, message, self._limits.console_url
         )

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sagesmith.fleet.api import InstanceShape
 from sagesmith.images import Image, code_uri
 from sagesmith.instance.model_container import model_container, model_image
-from sagesmith.instance.spec import Credentials, InstanceSpec, ServerAddress, ServingTask
+from sagesmith.instance.spec import (
+    Credentials,
+    InstanceSpec,
+    ServedContainer,
+    ServerAddress,
+    ServingTask,
+)
 
 __all__ = ["instance_spec", "log_group"]
 
@@ -27,13 +33,19 @@ def instance_spec(
     variant: str,
     region: str,
     account_id: str,
-    image: Image,
+    resolve: Callable[[str], Image],
     shape: InstanceShape,
     server: ServerAddress,
     role: Credentials,
 ) -> InstanceSpec:
-    """Return the specification of one instance of *variant*."""
-    image = model_image(details, image)
+    """Return the specification of one instance of *variant*.
+
+    Raises:
+        AwsError: nothing is known of an image any more.
+    """
+    several: Sequence[Mapping[str, Any]] = details.get("containers") or ()
+    containers = tuple(_container({**details, **each}, resolve, region) for each in several or ({},))
+    first = containers[0]
     return InstanceSpec(
         instance_id=instance_id,
         owner_arn=endpoint_arn,
@@ -43,20 +55,34 @@ def instance_spec(
         server=server,
         agent_token="",  # the fleet makes one
         role=role,
-        container=model_container(details, image, region),
+        container=first.container,
         task=ServingTask(
             endpoint_name=endpoint,
             variant_name=variant,
-            model_data=details.get("model_data", ""),
-            model_data_type=details.get("model_data_type", "S3Object"),
-            model_data_compression=details.get("model_data_compression", "Gzip"),
+            model_data=first.model_data,
+            model_data_type=first.model_data_type,
+            model_data_compression=first.model_data_compression,
             startup_timeout_s=details.get("startup_timeout_s", 240.0),
             workers=shape.vcpus,
-            code_uri=code_uri(details.get("environment", {})) if image.kind == "framework" else "",
+            code_uri=first.code_uri,
+            containers=containers if several else (),
+            direct=bool(details.get("direct")),
         ),
         log_group=log_group(endpoint),
         log_stream=f"{variant}/{instance_id}",
         vcpus=shape.vcpus,
         memory_bytes=shape.memory_bytes,
         gpus=shape.gpus,
+    )
+
+
+def _container(details: Mapping[str, Any], resolve: Callable[[str], Image], region: str) -> ServedContainer:
+    image = model_image(details, resolve(details["image"]))
+    return ServedContainer(
+        details.get("hostname", ""),
+        model_container(details, image, region),
+        model_data=details.get("model_data", ""),
+        model_data_type=details.get("model_data_type", "S3Object"),
+        model_data_compression=details.get("model_data_compression", "Gzip"),
+        code_uri=code_uri(details.get("environment", {})) if image.kind == "framework" else "",
     )

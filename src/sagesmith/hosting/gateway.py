@@ -14,20 +14,23 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from time import monotonic
-from typing import Final, Protocol
+from types import MappingProxyType
+from typing import Any, Final, Protocol
 
 from sagesmith.clock import Clock, system_clock
 from sagesmith.errors import AwsError
+from sagesmith.hosting._gateway_chain import ChainLink
 from sagesmith.hosting._gateway_http import HttpLink
-from sagesmith.hosting._gateway_link import Invocation, Link
-from sagesmith.hosting._gateway_table import ENDING, Endpoint, Limits, Variant
+from sagesmith.hosting._gateway_link import Invocation, Link, Owner
+from sagesmith.hosting._gateway_table import DIRECT, ENDING, RANDOM, AnyLink, Endpoint, Limits, Variant
 from sagesmith.store.metrics import Datum
 
-__all__ = ["Answer", "Endpoint", "Gateway", "Invocation", "MetricSink", "request_head"]
+__all__ = ["DIRECT", "RANDOM", "Answer", "Endpoint", "Gateway", "Invocation", "MetricSink", "request_head"]
 
 log = logging.getLogger(__name__)
 
 NAMESPACE: Final = "AWS/SageMaker"
+_SEVERAL: Final = ("serial|", "direct|")
 
 
 class MetricSink(Protocol):
@@ -89,8 +92,8 @@ class Gateway:
     ) -> None:
         self.account_id = account_id
         self._endpoints: dict[tuple[str, str], Endpoint] = {}
-        self._instances: dict[str, Link] = {}
-        self._links: set[Link] = set()
+        self._instances: dict[str, AnyLink] = {}
+        self._links: dict[AnyLink, Variant] = {}
         self._limits = Limits(max_in_flight, console_url)
         self._timeout_s = timeout_s
         self._tick_s = min(0.5, timeout_s / 4)
@@ -130,13 +133,13 @@ class Gateway:
         variants: Mapping[str, float],
         *,
         status: str = "InService",
-        random: Collection[str] = (),
+        features: Mapping[str, Collection[str]] = MappingProxyType({}),
     ) -> None:
         """Make the endpoint known, or change it: its *variants* with their weights, and its *status*.
 
         The key of a variant is its name; during an update, when it may be there twice, a NUL and what tells the two
-        apart may follow. Those whose keys are *random* send each request to any instance, the others to that with
-        the fewest in flight.
+        apart may follow. *features* of variants, by key: those with `RANDOM` send each request to any instance, the
+        others to that with the fewest in flight; to those with `DIRECT` requests name their container.
 
         Variants that are no longer named are retired: their instances take no new requests and are forgotten
         when those in flight are answered. Invocations are refused while *status* is not one that serves.
@@ -148,7 +151,8 @@ class Gateway:
         for gone in endpoint.set_variants(variants, self._limits):
             self._retire(gone)
         for key, variant in endpoint.variants.items():
-            variant.random = key in random
+            variant.features = frozenset(features.get(key, ()))
+            variant.random = RANDOM in variant.features
 
     def remove_endpoint(self, region: str, name: str) -> None:
         """Forget the endpoint. What is in flight is still answered if its instances live that long."""
@@ -158,7 +162,8 @@ class Gateway:
                 self._retire(variant)
 
     def add_instance(self, region: str, name: str, variant: str, instance_id: str, address: str) -> None:
-        """Connect to an instance that serves *variant*: ``unix:/path``, ``tcp:host:port`` or ``http:host:port``.
+        """Connect to an instance that serves *variant*: ``unix:/path``, ``tcp:host:port`` or ``http:host:port``,
+        or several containers (see `_gateway_chain`).
 
         Requests may come at once: they wait for the connection. Adding it again with another address
         replaces it; with the same, it changes nothing.
@@ -167,26 +172,30 @@ class Gateway:
             KeyError: no such endpoint or variant was set.
             ValueError: the address is of no such form.
         """
-        if not address.startswith(("unix:", "tcp:", "http:")):
-            raise ValueError(f"the address {address!r} of instance {instance_id} is not unix:, tcp: or http:")
+        if not address.startswith(("unix:", "tcp:", "http:", *_SEVERAL)):
+            raise ValueError(f"the address {address!r} of instance {instance_id} is of no known form")
         owner = self._endpoints[region, name].variants[variant]
         known = self._instances.get(instance_id)
         if known is not None:
             if known.address == address and known.owner is owner:
                 return
             self.remove_instance(instance_id)
-        kind = HttpLink if address.startswith("http:") else Link
-        link = kind(instance_id, address, owner, self._forget, self._limits.max_in_flight)
+        most = self._limits.max_in_flight
+        link: AnyLink
+        if address.startswith(_SEVERAL):
+            link = ChainLink(instance_id, address, owner, self._forget, most, _link)
+        else:
+            link = _link(instance_id, address, owner, self._forget, most)
         owner.links.append(link)
         self._instances[instance_id] = link
-        self._links.add(link)
+        self._links[link] = owner
         owner.refresh()
 
     def remove_instance(self, instance_id: str) -> None:
         """Send nothing more to the instance; its connection closes when all in flight is answered."""
         link = self._instances.pop(instance_id, None)
         if link is not None:
-            link.owner.links.remove(link)
+            self._links[link].links.remove(link)
             link.retire()
 
     async def drain(self, instance_id: str) -> None:
@@ -205,9 +214,10 @@ class Gateway:
                 for link in tuple(self._links):
                     await link.settled()
 
-    def _forget(self, link: Link) -> None:
-        self._links.discard(link)
-        self._keep_counters(link.owner)
+    def _forget(self, link: AnyLink) -> None:
+        owner = self._links.pop(link, None)
+        if owner is not None:
+            self._keep_counters(owner)
 
     def _retire(self, variant: Variant) -> None:
         for link in tuple(variant.links):
@@ -225,24 +235,36 @@ class Gateway:
         return self._endpoints.get((region, name)) or Endpoint(region, name, self.account_id)
 
     async def call(
-        self, region: str, name: str, head: bytes, body: bytes, target_variant: str = ""
+        self,
+        region: str,
+        name: str,
+        head: bytes,
+        body: bytes,
+        target_variant: str = "",
+        *,
+        needs: frozenset[str] = frozenset(),
     ) -> Answer:
         """Invoke an endpoint and wait for the answer, for callers that are not in a hurry.
+
+        Args:
+            needs: features that the variant must have.
 
         Raises:
             AwsError: as the runtime's InvokeEndpoint.
         """
         invocation = Answer(head, body, monotonic())
-        self.endpoint(region, name).choose(target_variant).submit(invocation)
+        variant = self.endpoint(region, name).choose(target_variant)
+        variant.check(needs)
+        variant.submit(invocation)
         await invocation.done
         return invocation
 
     def _expire(self) -> None:
         now = monotonic()
         before, overdue = now - self._timeout_s, now - self._timeout_s / 4
-        for link in tuple(self._links):
+        for link, owner in tuple(self._links.items()):
             for invocation in link.expire(before):
-                link.owner.timed_out(link, invocation)
+                owner.timed_out(link, invocation)
             link.pace(overdue)
 
     # ---- metrics ---------------------------------------------------------------------------------------
@@ -277,6 +299,13 @@ class Gateway:
         while True:
             await asyncio.sleep(seconds)
             do()
+
+
+def _link(
+    instance_id: str, address: str, owner: Owner, forget: Callable[[Any], None], max_in_flight: int
+) -> Link:
+    kind = HttpLink if address.startswith("http:") else Link
+    return kind(instance_id, address, owner, forget, max_in_flight)
 
 
 class Answer(Invocation):

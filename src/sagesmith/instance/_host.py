@@ -18,13 +18,14 @@ from sagesmith.containers import (
     ContainerError,
     ContainerPlan,
     DockerRuntime,
+    Engine,
     Line,
     ProcessRuntime,
 )
 from sagesmith.containers.process import WarmProcess
 from sagesmith.containers.processes import die_with_parent
 from sagesmith.images import BuildFailed, Environments, Use
-from sagesmith.instance._docker import OwnImage
+from sagesmith.instance._docker import OwnImage, server_now
 from sagesmith.instance._layout import base_environment, installer_environment, open_to_all
 from sagesmith.instance._metrics import MetricScanner
 from sagesmith.instance._objects import Objects
@@ -101,6 +102,24 @@ class Host:
     python_prefix: str = ""
     own_image: OwnImage | None = None
     _python_use: Use | None = None
+
+    @classmethod
+    def of(
+        cls,
+        spec: InstanceSpec,
+        folder: Path,
+        node: Node,
+        link: Sender,
+        objects: Objects,
+        warm: WarmProcess | None = None,
+    ) -> Host:
+        """Return the host of *spec* with the runtime that its container needs."""
+        host = cls(spec, folder, node, link, ProcessRuntime(node.sandbox), objects, warm)
+        if spec.container.runtime == "docker":
+            engine = Engine()
+            host.runtime = DockerRuntime(engine, spec.server.url, lambda: server_now(spec.server))
+            host.own_image = OwnImage(engine, spec)
+        return host
 
     @property
     def sandboxed(self) -> bool:

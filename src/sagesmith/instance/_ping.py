@@ -6,6 +6,7 @@ import asyncio
 from typing import Final
 
 from sagesmith_toolkit.frames import REQUEST, RESPONSE
+from sagesmith_toolkit.sockets import unix_address
 
 __all__ = ["ping"]
 
@@ -25,7 +26,8 @@ async def ping(address: str, timeout_s: float) -> bool:
 
 
 async def _ping_frames(path: str) -> bool:
-    reader, writer = await asyncio.open_unix_connection(path)
+    with unix_address(path) as short:
+        reader, writer = await asyncio.open_unix_connection(short)
     try:
         writer.write(REQUEST.pack(REQUEST.size - 4 + len(_HEAD), _NUMBER, len(_HEAD)) + _HEAD)
         length, number, status, _ = RESPONSE.unpack(await reader.readexactly(RESPONSE.size))

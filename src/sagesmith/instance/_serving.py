@@ -62,6 +62,11 @@ class Serving:
         self._deadline = 0.0
         self._address = ""
 
+    @property
+    def hosts(self) -> list[Host]:
+        """Where its containers run."""
+        return [self._host]
+
     def obey(self, command: Command) -> None:
         """Take *command*: both `Stop` and `Shutdown` end the server."""
         if not isinstance(command, MergeArtifacts):

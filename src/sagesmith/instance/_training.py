@@ -59,6 +59,11 @@ class Training:
         self._told: asyncio.Future[tuple[str, ...] | None] = asyncio.get_running_loop().create_future()
         self._synced = self._synced_folders()
 
+    @property
+    def hosts(self) -> list[Host]:
+        """Where its containers run."""
+        return [self._host]
+
     def obey(self, command: Command) -> None:
         """Take *command*; one that came before does nothing."""
         if isinstance(command, MergeArtifacts):

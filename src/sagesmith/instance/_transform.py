@@ -58,6 +58,11 @@ class Transform:
         self._may_begin = asyncio.Event()
         self._stopped = False
 
+    @property
+    def hosts(self) -> list[Host]:
+        """Where its containers run."""
+        return [self._host]
+
     def obey(self, command: Command) -> None:
         """Take *command*: each of them ends the work; what is not whole is not written."""
         self._stopped = True

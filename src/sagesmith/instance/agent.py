@@ -29,17 +29,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from sagesmith.containers import ContainerError, ContainerPlan, DockerRuntime, Engine, ProcessRuntime
+from sagesmith.containers import ContainerError, ContainerPlan, ProcessRuntime
 from sagesmith.containers.process import WarmProcess
 from sagesmith.containers.processes import adopt_orphans, boot_id, start_time
 from sagesmith.containers.sandbox import prepare_for_forks
 from sagesmith.errors import AwsError
 from sagesmith.images import metric_definitions
-from sagesmith.instance._docker import OwnImage, server_now
 from sagesmith.instance._host import Host
 from sagesmith.instance._link import Link
 from sagesmith.instance._metrics import MetricScanner
 from sagesmith.instance._objects import DataError, Objects
+from sagesmith.instance._pipeline import Pipeline
 from sagesmith.instance._serving import Serving
 from sagesmith.instance._training import Training
 from sagesmith.instance._transform import Transform
@@ -73,7 +73,7 @@ _LOOK_S: Final = 2.0
 _SIGNAL_GRACE_S: Final = 5.0
 
 ObjectsFactory = Callable[[InstanceSpec], Objects]
-Work: TypeAlias = Training | Serving | Transform
+Work: TypeAlias = Training | Serving | Pipeline | Transform
 
 
 def main(folder: Path, token: str = "", control: int = -1, modules: Sequence[str] = ()) -> None:
@@ -167,11 +167,7 @@ async def run(
     node = Node.from_json(json.loads((folder / NODE).read_bytes()))
     link = Link(spec, folder / JOURNAL)
     make_objects = objects or _object_client
-    host = Host(spec, folder, node, link, ProcessRuntime(node.sandbox), make_objects(spec), warm)
-    if spec.container.runtime == "docker":
-        engine = Engine()
-        host.runtime = DockerRuntime(engine, spec.server.url, lambda: server_now(spec.server))
-        host.own_image = OwnImage(engine, spec)
+    host = Host.of(spec, folder, node, link, make_objects(spec), warm)
     work = _work(host)
     loop, me = asyncio.get_running_loop(), asyncio.current_task()
     if me is None:
@@ -187,20 +183,26 @@ async def run(
         link.send(finished)
         await link.drain(_ALONE_S)
     except asyncio.CancelledError:  # told to end by a signal: whoever sent it needs no message
-        if host.container is not None:
-            with contextlib.suppress(ContainerError):
-                await host.container.stop(_SIGNAL_GRACE_S)
+        await asyncio.gather(*(_stop(each) for each in work.hosts))
     finally:
         for task in (obeying, watching):
             task.cancel()
         await link.close()
 
 
+async def _stop(host: Host) -> None:
+    if host.container is not None:
+        with contextlib.suppress(ContainerError):
+            await host.container.stop(_SIGNAL_GRACE_S)
+
+
 def _work(host: Host) -> Work:
     task = host.spec.task
     if isinstance(task, TrainingTask):
         return Training(host, task)
-    return Transform(host, task) if isinstance(task, TransformTask) else Serving(host, task)
+    if isinstance(task, TransformTask):
+        return Transform(host, task)
+    return Pipeline(host, task) if task.containers else Serving(host, task)
 
 
 async def _outcome(doing: asyncio.Task[Finished]) -> Finished:

@@ -28,6 +28,7 @@ __all__ = [
     "Message",
     "MetricValue",
     "Ready",
+    "ServedContainer",
     "ServerAddress",
     "ServingTask",
     "Shutdown",
@@ -127,11 +128,25 @@ class TrainingTask:
 
 
 @dataclass(frozen=True, slots=True)
+class ServedContainer:
+    """One of several containers of an endpoint's instance, with its own model; see `ServingTask`."""
+
+    name: str
+    container: ContainerSpec
+    model_data: str = ""
+    model_data_type: str = "S3Object"
+    model_data_compression: str = "Gzip"
+    code_uri: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ServingTask:
     """An endpoint instance's part of the spec.
 
     `model_data` is an S3 URI of a `.tar.gz` or, if `model_data_type` is S3Prefix, of a prefix; "" for none.
-    `code_uri` is an archive of the user's code, unpacked to /opt/ml/code.
+    `code_uri` is an archive of the user's code, unpacked to /opt/ml/code. `containers` are those of a model that has
+    several; requests go through all of them in turn, or if `direct` to the one they name. The instance's own
+    container and model are then the first one's.
     """
 
     kind: ClassVar[str] = "serving"
@@ -144,6 +159,8 @@ class ServingTask:
     invocation_timeout_s: float = 60.0
     workers: int = 1
     code_uri: str = ""
+    containers: tuple[ServedContainer, ...] = ()
+    direct: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +272,8 @@ class Utilization:
 @dataclass(frozen=True, slots=True)
 class Ready:
     """The model server passed its first `/ping`. *address* is ``unix:/path`` or ``tcp:host:port``, where it speaks
-    frames, or ``http:host:port``."""
+    frames, or ``http:host:port``; or of several containers ``serial|`` or ``direct|`` and then ``name=address`` of each,
+    with ``|`` between."""
 
     kind: ClassVar[str] = "ready"
     address: str

@@ -121,14 +121,12 @@ def _variant_summary(variant: Variant) -> dict[str, Any]:
         "CurrentInstanceCount": variant.ready,
         "DesiredInstanceCount": variant.count,
     }
-    image = variant.details.get("image")
-    if image:
+    containers = variant.details.get("containers") or (variant.details,)
+    images = [container["image"] for container in containers if container.get("image")]
+    if images:
+        at = variant.details.get("resolved", 0.0)
         summary["DeployedImages"] = [
-            {
-                "SpecifiedImage": image,
-                "ResolvedImage": image,
-                "ResolutionTime": variant.details.get("resolved", 0.0),
-            }
+            {"SpecifiedImage": image, "ResolvedImage": image, "ResolutionTime": at} for image in images
         ]
     if any(i.phase is Phase.PLANNED or i.phase is Phase.STARTED for i in variant.instances):
         summary["VariantStatus"] = [{"Status": "Creating"}]

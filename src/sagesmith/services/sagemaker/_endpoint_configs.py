@@ -133,7 +133,7 @@ def _details(
     variant: Mapping[str, Any], model: Mapping[str, Any], default_role_arn: str, now: float
 ) -> dict[str, Any]:
     details = {
-        **model_details(model, default_role_arn),
+        **model_details(model, default_role_arn, several=True),
         "resolved": now,
         "instance_type": variant["InstanceType"],
         "startup_timeout_s": float(variant.get("ContainerStartupHealthCheckTimeoutInSeconds") or 240),

@@ -10,20 +10,46 @@ from sagesmith.services.sagemaker._checks import not_available
 __all__ = ["model_details"]
 
 
-def model_details(model: Mapping[str, Any], default_role_arn: str) -> dict[str, Any]:
-    """Return what the document of a model says of its container, its data and its role.
+def model_details(
+    model: Mapping[str, Any], default_role_arn: str, *, several: bool = False
+) -> dict[str, Any]:
+    """Return what the document of a model says of its containers, its data and its role.
+
+    Of several containers each is in `containers`, and the first is also the model's own.
 
     Raises:
-        AwsError: `ValidationException`: it has several containers, or several models.
+        AwsError: `ValidationException`: it has several containers although not *several*, or several models.
     """
-    container = _only_container(model)
+    name = model["ModelName"]
+    containers = model.get("Containers") or [model["PrimaryContainer"]]
+    if len(containers) > 1 and not several:
+        raise not_available(f"Transforming with a model with several Containers ({name})")
+    if any(container.get("Mode") == "MultiModel" for container in containers):
+        raise not_available(f"Deploying a model with Mode MultiModel ({name})")
     details: dict[str, Any] = {
-        "model_name": model["ModelName"],
+        "model_name": name,
+        **_container(containers[0]),
+        "role_arn": model.get("ExecutionRoleArn") or default_role_arn,
+        "network_isolation": bool(model.get("EnableNetworkIsolation")),
+    }
+    if len(containers) > 1:
+        details["containers"] = [
+            {
+                "model_data": "",
+                **_container(container),
+                "hostname": container.get("ContainerHostname") or f"container-{n}",
+            }
+            for n, container in enumerate(containers, start=1)
+        ]
+        details["direct"] = (model.get("InferenceExecutionConfig") or {}).get("Mode") == "Direct"
+    return details
+
+
+def _container(container: Mapping[str, Any]) -> dict[str, Any]:
+    details: dict[str, Any] = {
         "image": container["Image"],
         "environment": container.get("Environment") or {},
         "hostname": container.get("ContainerHostname") or "",
-        "role_arn": model.get("ExecutionRoleArn") or default_role_arn,
-        "network_isolation": bool(model.get("EnableNetworkIsolation")),
     }
     source = (container.get("ModelDataSource") or {}).get("S3DataSource")
     if source:
@@ -32,15 +58,5 @@ def model_details(model: Mapping[str, Any], default_role_arn: str) -> dict[str, 
         details["model_data_compression"] = source["CompressionType"]
     elif container.get("ModelDataUrl"):
         details["model_data"] = container["ModelDataUrl"]
+        details["model_data_type"], details["model_data_compression"] = "S3Object", "Gzip"
     return details
-
-
-def _only_container(model: Mapping[str, Any]) -> Mapping[str, Any]:
-    name = model["ModelName"]
-    containers = model.get("Containers") or [model["PrimaryContainer"]]
-    if len(containers) > 1:
-        raise not_available(f"Deploying a model with several Containers ({name})")
-    if containers[0].get("Mode") == "MultiModel":
-        raise not_available(f"Deploying a model with Mode MultiModel ({name})")
-    found: Mapping[str, Any] = containers[0]
-    return found

@@ -54,6 +54,12 @@ class ModelHandlers:
         )
         for container in containers:
             self._check_container(container)
+        mode = (request.get("InferenceExecutionConfig") or {}).get("Mode")
+        if mode == "Direct" and not all(c.get("ContainerHostname") for c in containers):
+            raise validation_error(
+                "Every container needs a ContainerHostname if InferenceExecutionConfig.Mode is Direct: requests name it "
+                "as TargetContainerHostname."
+            )
         if request.get("ExecutionRoleArn"):
             self._check_role(request["ExecutionRoleArn"])
         document: dict[str, Any] = {"EnableNetworkIsolation": False, **request}

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from sagesmith.errors import AwsError
+from sagesmith.hosting.gateway import DIRECT
 
-__all__ = ["ACTION", "MAX_BODY", "REFUSED", "REFUSED_HEADERS", "body_too_large", "refuse"]
+__all__ = [
+    "ACTION",
+    "MAX_BODY",
+    "REFUSED",
+    "REFUSED_HEADERS",
+    "SPECIAL_HEADERS",
+    "body_too_large",
+    "refuse",
+    "special",
+]
 
 ACTION: Final = "sagemaker:InvokeEndpoint"
 MAX_BODY: Final = 6 * 1024 * 1024
 
 REFUSED: Final[Mapping[str, str]] = {
     "TargetModel": "x-amzn-sagemaker-target-model",
-    "TargetContainerHostname": "x-amzn-sagemaker-target-container-hostname",
     "EnableExplanations": "x-amzn-sagemaker-enable-explanations",
     "InferenceComponentName": "x-amzn-sagemaker-inference-component",
     "SessionId": "x-amzn-sagemaker-session-id",
@@ -22,7 +31,36 @@ REFUSED: Final[Mapping[str, str]] = {
 }
 """Members of InvokeEndpoint that change what happens and have no behaviour here yet, with their headers."""
 
+SPECIAL: Final[Mapping[str, tuple[str, str, str]]] = {
+    "TargetContainerHostname": ("x-amzn-sagemaker-target-container-hostname", "target-container", DIRECT),
+}
+"""Members that only some models take: the header, the field in the frame's head, the feature that it needs."""
+
+SPECIAL_HEADERS: Final = frozenset(
+    header.encode() for header in (*REFUSED.values(), *(special[0] for special in SPECIAL.values()))
+)
 REFUSED_HEADERS: Final = {header.encode(): member for member, header in REFUSED.items()}
+
+
+def special(get: Callable[[str, str], str | bytes | None]) -> tuple[bytes, frozenset[str]]:
+    """Return the fields for a frame's head and the features that they need, from what *get* says.
+
+    *get* is called with a member and its header, and returns the value or None.
+
+    Raises:
+        AwsError: `ValidationError`, a value is no name.
+    """
+    fields: list[bytes] = []
+    needs: set[str] = set()
+    for member, (header, field, need) in SPECIAL.items():
+        value = get(member, header)
+        if value is not None:
+            raw = value.encode() if isinstance(value, str) else value
+            if not raw or len(raw) > 1024 or b"\0" in raw or not raw.isascii():
+                raise AwsError("ValidationError", f"The value of {member} is not a valid name.")
+            fields.append(field.encode() + b"=" + raw)
+            needs.add(need)
+    return b"\0".join(fields), frozenset(needs)
 
 
 def refuse(member: str) -> AwsError:

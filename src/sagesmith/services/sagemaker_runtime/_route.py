@@ -19,8 +19,10 @@ from sagesmith.services.sagemaker_runtime._limits import (
     ACTION,
     MAX_BODY,
     REFUSED_HEADERS,
+    SPECIAL_HEADERS,
     body_too_large,
     refuse,
+    special,
 )
 
 __all__ = ["Authorize", "Exchange", "InvokeRoute"]
@@ -100,7 +102,8 @@ class InvokeRoute:
         target, headers, body = exchange.target, exchange.headers, exchange.body
         endpoint = self._gateway.endpoint(exchange.region, self._names.get(target) or self._name(target))
         self._authorize(exchange.caller, ACTION, endpoint.arn, exchange)
-        if not headers.keys().isdisjoint(_REFUSED):
+        is_plain = headers.keys().isdisjoint(SPECIAL_HEADERS)
+        if not is_plain and not headers.keys().isdisjoint(_REFUSED):
             raise refuse(next(member for header, member in REFUSED_HEADERS.items() if header in headers))
         if len(body) > MAX_BODY:
             raise body_too_large(len(body))
@@ -112,6 +115,10 @@ class InvokeRoute:
             head = self._heads.get((content_type, accept)) or self._head(content_type, accept)
         wanted = get(_VARIANT)
         variant = endpoint.choose(wanted.decode("latin-1") if wanted else "")
+        if not is_plain:
+            fields, needs = special(lambda _, header: get(header.encode()))
+            variant.check(needs)
+            head = request_head(content_type or _OCTETS, accept, attributes or b"", fields=fields)
         variant.submit(_Invocation(exchange, head, body, arrived))
 
     def _head(self, content_type: bytes, accept: bytes) -> bytes:

@@ -7,7 +7,7 @@ from typing import Any
 
 from sagesmith.aws.call import Call, operation
 from sagesmith.hosting.gateway import Gateway, request_head
-from sagesmith.services.sagemaker_runtime._limits import MAX_BODY, REFUSED, body_too_large, refuse
+from sagesmith.services.sagemaker_runtime._limits import MAX_BODY, REFUSED, body_too_large, refuse, special
 
 __all__ = ["Runtime"]
 
@@ -29,13 +29,15 @@ class Runtime:
         body = request.get("Body", b"")
         if len(body) > MAX_BODY:
             raise body_too_large(len(body))
+        fields, needs = special(lambda member, _: request.get(member))
         head = request_head(
             request.get("ContentType", "application/octet-stream").encode(),
             request.get("Accept", "").encode(),
             request.get("CustomAttributes", "").encode(),
+            fields=fields,
         )
         answer = await self._gateway.call(
-            call.region, request["EndpointName"], head, body, request.get("TargetVariant", "")
+            call.region, request["EndpointName"], head, body, request.get("TargetVariant", ""), needs=needs
         )
         headers = dict(
             line.decode("latin-1").split(": ", 1) for line in answer.headers.split(b"\r\n") if line
