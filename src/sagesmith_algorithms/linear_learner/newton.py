@@ -3,7 +3,8 @@
 Each pass over the data gives every model its exact loss and slope, from one product of the rows with all models'
 weights and one back. The matrix of second derivatives is taken from a sample of the rows, which is enough to
 know where to go; L1 regularization is part of the step (a small problem that needs no data). A step that does
-not lower a model's objective is halved and tried again on the next pass, so that every pass serves all models.
+not lower a model's objective is damped and tried again on the next pass, so that every pass serves all models. Before
+the first pass the steps are made on the sample alone, so that few passes over all rows are left to make.
 
 Source: Marquardt 1963 (the damping); Lee, Sun and Saunders, "Proximal Newton-Type Methods for Minimizing Composite Functions", SIAM J. Optim.
 2014; Roosta-Khorasani and Mahoney, "Sub-Sampled Newton Methods", Math. Programming 2019.
@@ -26,8 +27,13 @@ Array = npt.NDArray[Any]
 Blocks = Iterator[tuple[Any, Array]]
 _MOST_OPERATIONS: Final = 3e10  # of the second derivatives of one pass
 _SAMPLE_ROWS: Final = 16384
+_BLOCK_ELEMENTS: Final = 1 << 18
 _FIRST_DAMPING, _LEAST_DAMPING, _MOST_DAMPING = 1e-3, 1e-6, 1e6
 _LEAST_GAIN: Final = 1e-6  # of a step, relative to the objective: what is left is less
+_STILL: Final = (
+    0.05  # change of scores, as root mean square, below which second derivatives stay what they are
+)
+_WARM_STEPS: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +173,27 @@ class Newton:
         self._second = np.zeros((n_models, n_outputs, width, width))
         self._slopes = np.zeros((n_models, n_outputs, width))
         self._scale = np.ones((n_models, n_outputs))
+        self._expanded_at = np.full(weights.shape, np.nan)
+
+    def warm_up(self) -> None:
+        """Make steps on the sample alone, and begin with what they lead to."""
+        rows, labels = self._sample
+        step = max(256, _BLOCK_ELEMENTS // len(self.weights))
+
+        def blocks() -> Blocks:
+            return ((rows[i : i + step], labels[i : i + step]) for i in range(0, len(labels), step))
+
+        for _ in range(_WARM_STEPS):
+            loss, slopes = self.evaluated(lambda some, weights: some.pass_over(blocks(), weights))
+            self.take(loss / len(labels), slopes / len(labels))
+            if self.done.all():
+                break
+        n_models = self.objective.n_models
+        self.weights = self.best.copy()
+        self.best_value = np.full(n_models, np.inf)
+        self.done = np.zeros(n_models, bool)
+        self._damping = np.full(n_models, _FIRST_DAMPING)
+        self._hoped = np.full(n_models, np.inf)
 
     @staticmethod
     def sample_size(n_features: int, n_columns: int) -> int:
@@ -197,6 +224,8 @@ class Newton:
         if len(moving):
             step = self._steps(moving)
             self.weights[:, moving] = self.best[:, moving] + step
+            # What promises next to nothing is not worth a pass.
+            self.done |= better & (self._hoped <= 0.1 * _LEAST_GAIN * np.abs(value)) & (self._damping <= 1.0)
         self.weights[:, self.done] = self.best[:, self.done]
 
     def evaluated(self, evaluate: Callable[[Objective, Array], tuple[Array, Array]]) -> tuple[Array, Array]:
@@ -208,26 +237,39 @@ class Newton:
 
     def _expand(self, models: Array, slopes: Array) -> None:
         """Keep the first and second derivatives of *models* at their best weights."""
-        objective, c = self.objective, self.objective.n_outputs
+        objective = self.objective
         rows, labels = self._sample
         base = self.best[:, models]
         width = len(base)
+        change = ((base - self._expanded_at[:, models]) ** 2 * self._mean_squares[:, None, None]).sum(axis=0)
+        moved = models[~(np.sqrt(change).max(axis=1) < _STILL)]
+        l2 = np.repeat(objective.l2[:, None], width, axis=1)
+        l2[:, -1] = objective.bias_l2
+        if len(moved):
+            self._measure(moved, rows, labels, l2)
+        slope = slopes.transpose(1, 2, 0) + l2[models, None] * base.transpose(1, 2, 0)
+        if not self._use_bias:
+            slope[:, :, -1] = 0.0
+        self._slopes[models] = slope
+
+    def _measure(self, models: Array, rows: Any, labels: Array, l2: Array) -> None:
+        """Take the second derivatives of *models* at their best weights."""
+        c, base = self.objective.n_outputs, self.best[:, models]
+        width = len(base)
         flat = np.ascontiguousarray(base.reshape(width, -1), np.float32)
-        curvature = objective.of(models).curvature(np.asarray(rows @ flat), labels)
+        curvature = self.objective.of(models).curvature(np.asarray(rows @ flat), labels)
         scale = curvature.mean(axis=0, dtype=np.float64).reshape(-1, c)
-        l2 = np.repeat(objective.l2[models, None], width, axis=1)
-        l2[:, -1] = objective.bias_l2[models]
         places = np.arange(width)
         for i, model in enumerate(models):
             for j in range(c):
                 second = _gram(rows, curvature[:, i * c + j]).astype(np.float64) / len(labels)
-                second[places, places] += scale[i, j] * self._unseen + l2[i]
-                slope = slopes[:, i, j] + l2[i] * base[:, i, j]
+                second[places, places] += scale[i, j] * self._unseen + l2[model]
                 if not self._use_bias:
-                    second[-1, :-1] = second[:-1, -1] = slope[-1] = 0.0
+                    second[-1, :-1] = second[:-1, -1] = 0.0
                     second[-1, -1] = 1.0
-                self._second[model, j], self._slopes[model, j] = second, slope
+                self._second[model, j] = second
         self._scale[models] = scale
+        self._expanded_at[:, models] = base
 
     def _steps(self, models: Array) -> Array:
         """Return the damped Newton steps of *models*, (n_features + 1, n_moving, n_outputs)."""
@@ -244,9 +286,12 @@ class Newton:
         l1 = np.repeat(self.objective.l1[models], c)
         chosen = np.flatnonzero(l1 > 0)
         if len(chosen):
-            bounds = np.repeat(l1[chosen, None], width, axis=1)
-            bounds[:, -1] = 0.0
-            steps[chosen] = _sparse_steps(second[chosen], slope[chosen], start[chosen], bounds)
+            from sagesmith_algorithms.linear_learner.kernels import sparse_step
+
+            for i in chosen:
+                bounds = np.full(width, l1[i])
+                bounds[-1] = 0.0
+                steps[i] = sparse_step(second[i], slope[i], np.ascontiguousarray(start[i]), bounds)
         change = np.einsum("ij,ij->i", slope, steps) + 0.5 * np.einsum("ij,ijk,ik->i", steps, second, steps)
         change += l1 * (np.abs(start + steps) - np.abs(start))[:, :-1].sum(axis=1)
         self._hoped[models] = -change.reshape(-1, c).sum(axis=1)
@@ -260,27 +305,3 @@ def _gram(rows: Any, weights: Array) -> Array:
         product: Array = scaled.T @ scaled
         return product
     return np.asarray((rows.T @ rows.multiply(weights[:, None]).tocsr()).toarray())
-
-
-def _sparse_steps(second: Array, slope: Array, start: Array, l1: Array) -> Array:
-    """Return the steps p, a row each, that minimize slope p + p second p / 2 + sum l1 |start + p|.
-
-    By coordinates in turn, for all models at once.
-    """
-    step, product = np.zeros_like(start), np.zeros_like(start)  # product: second @ step
-    diagonal = np.ascontiguousarray(np.diagonal(second, axis1=1, axis2=2))
-    limits = l1 / diagonal
-    for _ in range(50):
-        largest = 0.0
-        for i in range(step.shape[1]):
-            here = start[:, i] + step[:, i]
-            target = here - (slope[:, i] + product[:, i]) / diagonal[:, i]
-            there = np.sign(target) * np.maximum(np.abs(target) - limits[:, i], 0.0)
-            move = there - here
-            if move.any():
-                step[:, i] += move
-                product += second[:, i] * move[:, None]
-                largest = max(largest, float((move * move * diagonal[:, i]).max()))
-        if largest < 1e-9:
-            break
-    return step

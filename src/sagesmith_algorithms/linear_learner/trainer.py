@@ -32,6 +32,10 @@ Array = npt.NDArray[Any]
 Progress = Callable[[int, dict[str, float]], None]
 _DEFAULT_LOSS: Final = {BINARY: "logistic", MULTICLASS: "softmax_loss", REGRESSOR: "squared_loss"}
 _CALIBRATION_SCORES: Final = 1 << 22  # of all models; sorting more takes longer than training them
+_COMPARED_SCORES: Final = 1 << 15  # of each of several models; then the best one gets its threshold from more
+_WORTH_WARMING: Final = (
+    3  # rows for each of the sample's, from which on passes cost more than steps on the sample
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +211,8 @@ class Trainer:
             rows, labels = team.joined(dense, labels)
         n, squares = team.summed(np.array(train.n_rows), train.square_sums())
         newton = Newton(objective, weights, (rows, labels), squares / n, use_bias=self._values["use_bias"])
+        if _WORTH_WARMING * len(labels) < n:
+            newton.warm_up()
         epoch = 0
         for epoch in range(self._values["epochs"]):
             loss, slopes = newton.evaluated(lambda some, weights: self._pass_over(some, train, weights))
@@ -357,10 +363,11 @@ class Trainer:
             return int(np.nanargmin(sums)), usual
         none = np.empty((0, n_models), np.float32)
         z, labels = self._team.joined(np.concatenate([none, *scores]), np.concatenate([none[:, 0], *known]))
-        found = [metrics.best_threshold(z[:, i], labels, self._values) for i in range(n_models)]
+        some = slice(None, None, max(1, len(z) // _COMPARED_SCORES) if n_models > 1 else 1)
+        found = [metrics.best_threshold(z[some, i], labels[some], self._values) for i in range(n_models)]
         # Of models that are equally good by the criterion, the one of the least loss.
         best = max(range(n_models), key=lambda i: (round(found[i][1], 9), -sums[i]))
-        threshold = found[best][0]
+        threshold = metrics.best_threshold(z[:, best], labels, self._values)[0]
         return best, 1.0 / (1.0 + float(np.exp(-threshold))) if self.loss_name == "logistic" else threshold
 
     def _settings_of(self, one: Candidate, optimizer: str) -> dict[str, Any]:
