@@ -60,7 +60,8 @@ class Response(NamedTuple):
 class Predictor(Protocol):
     """A loaded model. The server calls it from one thread at a time.
 
-    An attribute ``blocking = True`` moves `predict` from the event loop into a thread.
+    An attribute ``blocking = True`` moves `predict` from the event loop into a thread, and ``parallel`` says from how
+    many threads at once it may be called then.
     """
 
     def predict(self, requests: Sequence[Request]) -> Sequence[Response]:
@@ -98,9 +99,11 @@ class ModelServer:
         self._predict = predictor.predict
         self._loop = asyncio.get_event_loop()
         blocking = bool(getattr(predictor, "blocking", False))
-        self._thread = ThreadPoolExecutor(1, "predict") if blocking else None
+        self._parallel: int = getattr(predictor, "parallel", 1) if blocking else 1
+        self._thread = ThreadPoolExecutor(self._parallel, "predict") if blocking else None
         self._waiting: list[_Item] = []
         self._scheduled = False
+        self._running = 0
         self._connections: set[_Connection] = set()
         self._listener: Any = None
         self._socket_path = ""
@@ -139,7 +142,8 @@ class ModelServer:
     def _end_when_quiet(self, arrivals: int) -> None:
         """Close the connections once nothing came in for a while since *arrivals* and all is answered."""
         in_time = self._loop.time() < self._drain_until
-        if self._connections and in_time and (self._scheduled or arrivals != self._arrivals):
+        busy = self._scheduled or self._running
+        if self._connections and in_time and (busy or arrivals != self._arrivals):
             self._loop.call_later(_QUIET_S, self._end_when_quiet, self._arrivals)
             return
         for connection in tuple(self._connections):
@@ -201,27 +205,38 @@ class ModelServer:
             if at < end:
                 connection.frames.keep(buffer[at:], header)
         self._arrivals += 1
-        if waiting and not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self._turn)
+        self._schedule()
 
     # ---- batches ---------------------------------------------------------------------------------------
 
+    def _schedule(self) -> None:
+        """Let the loop predict what waits in its next turn, once the predictor is free."""
+        if self._waiting and not self._scheduled and self._running < self._parallel:
+            self._scheduled = True
+            # Through the loop, so that pings and new requests are read between two batches.
+            self._loop.call_soon(self._turn)
+
     def _turn(self) -> None:
+        self._scheduled = False
         batch = self._take()
+        if not batch:  # who asked has gone
+            return
+        self._running += 1
         if self._thread is None:
             self._answer(batch, self._frames(batch))
             return
         future = self._loop.run_in_executor(self._thread, self._frames, batch)
         future.add_done_callback(lambda done: self._answer(batch, done.result()))
+        self._schedule()
 
     def _take(self) -> list[_Item]:
         """Remove and return the oldest requests: as many as one call of the predictor should get."""
         waiting = self._waiting
         size = count = 0
+        most = min(MAX_BATCH, -(-len(waiting) // (self._parallel - self._running)))
         for item in waiting:
             size += len(item[2].body)
-            if count and (count == MAX_BATCH or size > MAX_BATCH_BYTES):
+            if count and (count == most or size > MAX_BATCH_BYTES):
                 break
             count += 1
         batch = waiting[:count]
@@ -251,11 +266,8 @@ class ModelServer:
                 connection.write(b"".join(frames[start:at]))
                 connection, start = item[0], at
         connection.write(b"".join(frames[start:]))
-        if self._waiting:
-            # Through the loop, so that pings and new requests are read between two batches.
-            self._loop.call_soon(self._turn)
-        else:
-            self._scheduled = False
+        self._running -= 1
+        self._schedule()
 
     def _encode(self, number: int, response: Response) -> bytes:
         status, content_type, body, attributes = response

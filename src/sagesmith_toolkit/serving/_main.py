@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import sys
 import traceback
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Mapping, Optional, Tuple
+from typing import TYPE_CHECKING, Callable, Mapping, Optional, Tuple
 
 from sagesmith_toolkit import aliases, packages
 from sagesmith_toolkit.failures import UserCodeError
@@ -36,9 +37,9 @@ def main() -> int:
         # TensorFlow's container has never looked at SAGEMAKER_PROGRAM, which mostly names the training script.
         code_dir, program = find_code(base, {} if framework == "tensorflow" else environ)
         _install_requirements(code_dir)
-        aliases.install()
-        module = load_module(code_dir, program)
-        predictor = _predictor(framework, str(base / "model"), module, environ)
+        make = functools.partial(_predictor, framework, str(base / "model"), code_dir, program)
+        count = _workers(environ)
+        predictor = make() if count == 1 else _pool(make, count)
     except (ModelError, UserCodeError) as error:
         print("ERROR: %s" % error, file=sys.stderr, flush=True)
         return 1
@@ -52,9 +53,23 @@ def main() -> int:
     return 0
 
 
-def _predictor(
-    framework: str, model_dir: str, module: Optional[ModuleType], environ: Mapping[str, str]
-) -> Predictor:
+def _workers(environ: Mapping[str, str]) -> int:
+    text = environ.get("SAGEMAKER_MODEL_SERVER_WORKERS") or "1"
+    if not text.isdigit() or int(text) < 1:
+        raise ModelError("SAGEMAKER_MODEL_SERVER_WORKERS must be a number from 1, not %r." % text)
+    return int(text)
+
+
+def _pool(make: Callable[[], Predictor], count: int) -> Predictor:
+    from sagesmith_toolkit.serving.workers import WorkerPool
+
+    return WorkerPool(make, count)
+
+
+def _predictor(framework: str, model_dir: str, code_dir: Path, program: str) -> Predictor:
+    """Load the user's module and the model."""
+    aliases.install()
+    module, environ = load_module(code_dir, program), os.environ
     if framework == "tensorflow":
         from sagesmith_toolkit.serving.tensorflow import TensorFlowModel
 

@@ -49,7 +49,8 @@ class MXNetHandlers(Handlers):
         """Return what a Module, or else what a Gluon block, makes of *data*."""
         mx = importlib.import_module("mxnet")
         if isinstance(model, mx.module.BaseModule):
-            return model.predict(mx.io.NDArrayIter(data, batch_size=len(data)))
+            # In batches of the size that it was bound with: a symbol that has a label's shape takes no other.
+            return model.predict(mx.io.NDArrayIter(data, batch_size=model.data_shapes[0].shape[0]))
         return model(data)
 
     def output_fn(self, prediction: Any, accept: str) -> Any:
