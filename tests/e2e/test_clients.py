@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
+import sys
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -22,6 +24,7 @@ from tests.clients.environments import EnvironmentUnavailableError, environment
 from tests.e2e.script_mode import environment as image_environment
 from tests.e2e.served import SAGESMITH, Served
 
+DOCS = Path(__file__).parents[2] / "docs"
 SCRIPTS = Path(__file__).parent.parent / "clients" / "scripts"
 CLIENTS = {
     # The longest first.
@@ -29,6 +32,8 @@ CLIENTS = {
         f"sdk2_frameworks.py {name}": "sdk2"
         for name in ("pytorch", "tensorflow", "mxnet", "sklearn", "xgboost")
     },
+    "scripts.md": "sdk2",
+    "models.md": "own",
     "boto3_flow.py": "boto3",
     "sdk2_xgboost.py": "sdk2",
     "sdk2_kmeans.py": "sdk2",
@@ -66,15 +71,19 @@ def runs(
     one_by_one = threading.Lock()
 
     def run(words: str, client: str) -> subprocess.CompletedProcess[str]:
-        python = environment(client)
+        python = Path(sys.executable) if client == "own" else environment(client)
         script, *arguments = words.split()
         if arguments:
             with one_by_one:
                 model = model_made_elsewhere(folder / arguments[0], *arguments)
             arguments += [str(model)] if script.startswith("sdk2") else []
+        path_of = SCRIPTS / script
+        if script.endswith(".md"):
+            path_of = folder / f"{script}.py"
+            path_of.write_text(example_of(DOCS / script))
         interpreter = "/bin/sh" if script.endswith(".sh") else str(python)
         path = f"PATH={python.parent}:/usr/bin:/bin"
-        command = ["/usr/bin/env", path, interpreter, str(SCRIPTS / script), *arguments]
+        command = ["/usr/bin/env", path, interpreter, str(path_of), *arguments]
         return subprocess.run(
             [str(SAGESMITH), "run", "--home", str(served.home), "--", *command],
             capture_output=True,
@@ -85,6 +94,12 @@ def runs(
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         yield {script: pool.submit(run, script, CLIENTS[script]) for script in wanted}
+
+
+def example_of(page: Path) -> str:
+    """Return the complete example of a page of the documentation: its only block of Python, and a last line for us."""
+    (example,) = re.findall(r"^```python\n(.*?)^```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    return str(example) + "\nprint('{\"ok\": true}')\n"
 
 
 def model_made_elsewhere(folder: Path, framework: str) -> Path:
