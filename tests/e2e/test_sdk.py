@@ -136,7 +136,7 @@ def test_a_script_of_ones_own(session: Session, tmp_path: Path) -> None:
 
 def test_failures_are_one_sentence(served: Served, session: Session, trained: Estimator) -> None:
     frame = rows(50).assign(big=7)
-    with pytest.raises(JobFailed, match="needs labels from 0 to 1") as failed:
+    with pytest.raises(JobFailed, match="from 0 to 1") as failed:
         XGBoost(session=session, objective="binary:logistic", num_round=1).fit(
             frame, target="big", progress=False
         )

@@ -12,8 +12,12 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from sagesmith import __version__
+from sagesmith.cli._client import AwsOption, exit_code
 from sagesmith.cli._images import images
 from sagesmith.cli._process import NotRunning, follow, running, start_aside, stop, the_running
+from sagesmith.cli._serve import deploy, endpoints, predict, rm, transform
+from sagesmith.cli._train import job_logs, jobs, train
+from sagesmith.cli._train import stop as stop_jobs
 from sagesmith.config import Home, Settings, SettingsError
 
 __all__ = ["main"]
@@ -27,6 +31,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+for _command in (train, jobs, deploy, predict, transform, endpoints, rm):
+    app.command(rich_help_panel="Train and serve")(_command)
+app.command("stop", rich_help_panel="Train and serve")(stop_jobs)
 app.add_typer(images)
 
 HomeOption = Annotated[
@@ -45,6 +52,18 @@ def main() -> None:
         _fail(str(fault))
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as fault:
+        from sagesmith.sdk._errors import SdkError
+
+        if not isinstance(fault, SdkError):
+            raise
+        for line in getattr(fault, "log", ()):
+            _say(f"  {line}")
+        _say(f"sagesmith: {fault}")
+        sys.exit(exit_code(fault))
 
 
 def _fail(sentence: str) -> NoReturn:
@@ -202,16 +221,29 @@ def doctor(home: HomeOption = None) -> None:
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(rich_help_panel="Train and serve")
 def logs(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="A training job, transform job or endpoint. Default: the server itself."),
+    ] = None,
     home: HomeOption = None,
     follow_on: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come.")] = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many lines of the past.")] = 50,
+    lines: Annotated[
+        int | None,
+        typer.Option(
+            "--lines", "-n", min=0, help="How many lines of the past. Default: all, of the server 50."
+        ),
+    ] = None,
+    aws: AwsOption = False,
 ) -> None:
-    """Print the server's own log. (Logs of jobs: `aws logs tail /aws/sagemaker/TrainingJobs`.)"""
+    """Print the log of a job or an endpoint, or the server's own."""
+    if name is not None:
+        job_logs(name, follow=follow_on, lines=lines, home=home, aws=aws)
+        return
     place = Home.locate(home)
     log = place.logs / "server.log"
     if not log.is_file():
         _fail(f"there is no log at {log}: no server has run for this home folder yet.")
-    for line in follow(log, lines, endless=follow_on):
+    for line in follow(log, 50 if lines is None else lines, endless=follow_on):
         typer.echo(line)

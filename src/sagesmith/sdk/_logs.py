@@ -34,7 +34,7 @@ class LogReader:
     Args:
         session: where the logs are.
         group: the log group.
-        prefix: what the names of the streams begin with, such as ``my-job/``.
+        prefix: what the names of the streams begin with, such as ``my-job/``; empty for all.
     """
 
     def __init__(self, session: Session, group: str, prefix: str) -> None:
@@ -60,6 +60,7 @@ class LogReader:
             time.sleep(pause_s)
 
     def _streams(self) -> list[str]:
+        prefixed = {"logStreamNamePrefix": self._prefix} if self._prefix else {}
         try:
             return [
                 stream["logStreamName"]
@@ -68,7 +69,7 @@ class LogReader:
                     "describe_log_streams",
                     "logStreams",
                     logGroupName=self._group,
-                    logStreamNamePrefix=self._prefix,
+                    **prefixed,
                 )
             ]
         except NotFound:
