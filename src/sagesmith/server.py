@@ -40,6 +40,7 @@ from sagesmith.scaling import Scaler
 from sagesmith.services import (
     application_autoscaling,
     cloudwatch,
+    ecr,
     iam,
     logs,
     s3,
@@ -53,6 +54,7 @@ from sagesmith.store.identities import Identities
 from sagesmith.store.logs import Logs
 from sagesmith.store.metrics import Metrics
 from sagesmith.store.objects import ObjectStore
+from sagesmith.store.registry import Registry
 from sagesmith.store.resources import Resources
 from sagesmith.store.scaling import Scaling
 from sagesmith.store.threads import in_thread
@@ -80,6 +82,7 @@ class Parts:
     capacity: VariantCapacity
     identities: Identities
     objects: ObjectStore
+    registry: Registry
     fleet: LocalFleet
     gateway: Gateway
     jobs: TrainingJobs
@@ -144,12 +147,14 @@ def _handlers(parts: Parts) -> list[object]:
             default_role_arn=f"arn:aws:iam::{parts.settings.account_id}:role/{parts.settings.default_role}",
             has_alarm=lambda region, name: parts.alarms.get(region, name) is not None,
             resolve=images.resolve,
+            check_image=sagemaker.OwnImages(parts.registry).check,
             model=lambda: _sagemaker_model(parts.catalog),
         ),
         sagemaker_runtime.Runtime(parts.gateway),
         *s3.handlers(parts.objects, check_policy=lambda text: iam.check_document(text, "resource")),
         *iam.handlers(parts.identities, parts.authorizer, strict=parts.settings.strict_iam),
         *sts.handlers(parts.identities, parts.authorizer, strict=parts.settings.strict_iam),
+        *ecr.handlers(parts.registry, parts.resources, parts.identities),
         *logs.handlers(parts.logs, parts.resources),
         *cloudwatch.handlers(parts.metrics, parts.alarms, parts.resources),
         *application_autoscaling.handlers(
@@ -198,6 +203,14 @@ async def _serve(home: Home, settings: Settings) -> None:
             raw_routes={
                 "/_sagesmith/instances/": _instances_route(parts.fleet),
                 "/_sagesmith/status": status,
+            },
+            stream_routes={
+                "/v2/": ecr.Distribution(
+                    parts.registry,
+                    iam.IdentityKeys(parts.identities),
+                    parts.authorizer,
+                    account_id=settings.account_id,
+                )
             },
             fast_routes=[sagemaker_runtime.InvokeRoute(parts.gateway, parts.authorizer.authorize_resource)],
         )
@@ -251,7 +264,8 @@ async def _make_parts(home: Home, settings: Settings, stack: AsyncExitStack) -> 
     log_store, metrics = Logs(database), Metrics(database)
     objects = ObjectStore(database, home.objects)
     stack.callback(objects.close)
-    swept = asyncio.create_task(asyncio.to_thread(objects.sweep))
+    registry = Registry(objects, resources, account_id=settings.account_id, region=settings.region)
+    swept = asyncio.create_task(asyncio.to_thread(_sweep, objects, registry))
     stack.callback(swept.cancel)
     stack.push_async_callback(_cancel, asyncio.create_task(_expire_logs(log_store)))
     fleet = LocalFleet(home, settings, warm_modules=images.WARM_MODULES)
@@ -295,6 +309,7 @@ async def _make_parts(home: Home, settings: Settings, stack: AsyncExitStack) -> 
         capacity=capacity,
         identities=identities,
         objects=objects,
+        registry=registry,
         fleet=fleet,
         gateway=gateway,
         jobs=jobs,
@@ -315,6 +330,12 @@ def _sagemaker_model(catalog: Catalog) -> ServiceModel:
     if model is None:
         raise ModuleNotFoundError("botocore's model of SageMaker is not installed.")
     return model
+
+
+def _sweep(objects: ObjectStore, registry: Registry) -> None:
+    """Remove what an earlier server began and did not finish."""
+    objects.sweep()
+    registry.sweep(time.time())
 
 
 async def _expire_logs(log_store: Logs) -> None:

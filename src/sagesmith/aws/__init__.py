@@ -10,7 +10,7 @@ from sagesmith.aws._exchange import Exchange, FastRoute, HttpRequest, HttpRespon
 from sagesmith.aws._json import JsonText
 from sagesmith.aws._limits import Limits
 from sagesmith.aws._model import Catalog, OperationModel, ServiceModel, Shape
-from sagesmith.aws._server import HttpServer, RawHandler
+from sagesmith.aws._server import HttpServer, RawHandler, StreamHandler
 from sagesmith.aws.call import (
     Authorizer,
     BodyReader,
@@ -46,6 +46,7 @@ __all__ = [
     "RawHandler",
     "ServiceModel",
     "Shape",
+    "StreamHandler",
     "marked_operations",
     "operation",
 ]

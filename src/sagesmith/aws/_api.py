@@ -98,7 +98,7 @@ class Api:
     ) -> None:
         self.verifier = Verifier(keys, clock, max_skew_s)
         self._authorize = authorize
-        self._account_id = account_id
+        self.account_id = self._account_id = account_id
         self._default_region = default_region
         self._clock = clock
         self._handlers: dict[str, dict[str, _Handler]] = {}

@@ -20,7 +20,7 @@ from sagesmith.aws._sigv4 import STREAMING_PREFIX, ChunkSigner, Signed
 from sagesmith.aws._words import serialization_error
 from sagesmith.errors import AwsError
 
-__all__ = ["BodyPipe", "ChunkDecoder", "StreamedBody", "collected", "inflated"]
+__all__ = ["BodyPipe", "ChunkDecoder", "PipedBody", "StreamedBody", "collected", "inflated"]
 
 HIGH_WATER: Final = 1024 * 1024
 LOW_WATER: Final = 256 * 1024
@@ -89,6 +89,28 @@ class BodyPipe:
                 self._paused = False
                 self._resume()
             return data
+
+
+class PipedBody:
+    """A `BodyReader` over a pipe that takes everything as it is."""
+
+    def __init__(self, pipe: BodyPipe) -> None:
+        self.size: int | None = None
+        self.trailers: Mapping[str, str] = {}
+        self._pipe = pipe
+        self._left = b""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return up to *size* bytes (all that is left if negative), b"" at the end."""
+        if size < 0:
+            parts = []
+            while part := self.read(HIGH_WATER):
+                parts.append(part)
+            return b"".join(parts)
+        if not self._left:
+            self._left = self._pipe.take()
+        data, self._left = self._left[:size], self._left[size:]
+        return data
 
 
 class ChunkDecoder:

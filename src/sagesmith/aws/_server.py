@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import logging
 import ssl
+import time
 from binascii import hexlify
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from sagesmith.aws._api import Api
+from sagesmith.aws._bodies import BodyPipe, PipedBody
 from sagesmith.aws._connection import Connection
 from sagesmith.aws._exchange import (
     Exchange,
@@ -24,18 +26,23 @@ from sagesmith.aws._exchange import (
     internal_failure,
 )
 from sagesmith.aws._limits import Limits
+from sagesmith.aws.call import BodyReader, Call
 from sagesmith.errors import AwsError
 from sagesmith_toolkit.sockets import unix_address
 
-__all__ = ["HttpServer", "RawHandler"]
+__all__ = ["HttpServer", "RawHandler", "StreamHandler"]
 
 logger = logging.getLogger(__name__)
 
 RawHandler: TypeAlias = Callable[[HttpRequest], Awaitable[HttpResponse]]
 """Answers requests under one path prefix. Called on the loop; checks by itself who calls."""
 
+StreamHandler: TypeAlias = Callable[[Call, BodyReader], HttpResponse]
+"""The same for bodies of any size, which it reads as they arrive. Called in a worker thread; *call* has no caller."""
+
 FAST_LIMIT: Final = 26 * 1024 * 1024
 RAW_LIMIT: Final = 64 * 1024 * 1024
+STREAM_LIMIT: Final = 1024**4
 _HEALTH: Final = b"/_sagesmith/health"
 _GOODBYE_S: Final = 0.1
 _SWEEP_S: Final = 0.5
@@ -54,6 +61,7 @@ class HttpServer:
         *,
         raw_routes: Mapping[str, RawHandler] | None = None,
         fast_routes: Sequence[FastRoute] = (),
+        stream_routes: Mapping[str, StreamHandler] | None = None,
         limits: Limits | None = None,
     ) -> None:
         self.limits = limits or Limits()
@@ -66,6 +74,10 @@ class HttpServer:
         routes = sorted((raw_routes or {}).items(), key=lambda item: len(item[0]), reverse=True)
         self._raw_routes = [(prefix.encode(), handler) for prefix, handler in routes]
         self._fast_routes = [(route.matches, self._fast(route)) for route in fast_routes]
+        self._stream_routes = [
+            (prefix.encode(), handler) for prefix, handler in (stream_routes or {}).items()
+        ]
+        self._streams = ThreadPoolExecutor(32, "stream")
         self._servers: list[asyncio.Server] = []
         self._sweeper: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -127,6 +139,7 @@ class HttpServer:
         for task in list(self._tasks):
             task.cancel()
         self._api.close()
+        self._streams.shutdown(wait=False, cancel_futures=True)
         self.reading.shutdown(wait=False, cancel_futures=True)
 
     async def _let_end(self, grace_s: float) -> None:
@@ -163,6 +176,11 @@ class HttpServer:
             if target.startswith(prefix):
                 exchange.begin, exchange.limit = self._raw(handler), RAW_LIMIT
                 return
+        for prefix, stream_handler in self._stream_routes:
+            if target.startswith(prefix):
+                exchange.limit = STREAM_LIMIT
+                exchange.begin = self._streamed(stream_handler, exchange.open_pipe())
+                return
         self._api.plan(exchange)
 
     def refuse(self, exchange: Exchange, error: AwsError) -> None:
@@ -174,6 +192,21 @@ class HttpServer:
             task = self._loop.create_task(_run_raw(handler, exchange))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+        return begin
+
+    def _streamed(self, handler: StreamHandler, pipe: BodyPipe) -> Callable[[Exchange], None]:
+        def begin(exchange: Exchange) -> None:
+            call = exchange.call("", "", time.time(), account=self._api.account_id)
+            body, request_id = PipedBody(pipe), exchange.request_id
+
+            def work() -> None:
+                response = _run_stream(handler, call, body, request_id)
+                self._loop.call_soon_threadsafe(
+                    lambda: exchange.send(response.status, list(response.headers.items()), response.body)
+                )
+
+            self._streams.submit(work)
 
         return begin
 
@@ -206,6 +239,17 @@ class HttpServer:
             begin(exchange, digest.encode())
 
         return begin
+
+
+def _run_stream(handler: StreamHandler, call: Call, body: PipedBody, request_id: str) -> HttpResponse:
+    try:
+        return handler(call, body)
+    except ConnectionError:
+        return HttpResponse(400)  # nobody reads it
+    except Exception:
+        logger.exception("a route failed on %s %s (request %s)", call.method, call.path, request_id)
+        fault = internal_failure(request_id)
+        return HttpResponse(fault.status, {"content-type": "text/plain"}, fault.message.encode())
 
 
 def _health(exchange: Exchange) -> None:

@@ -60,6 +60,8 @@ class OwnImage:
             here = await asyncio.to_thread(find_image, self._engine, self.reference)
             if here and not self._is_ours:
                 return
+            if not self._source.reference:
+                raise EngineError(404, "the Docker engine has none of that name")
             pulling()
             try:
                 await pull_image(self._engine, self._source)
@@ -91,7 +93,8 @@ class OwnImage:
             return ImageSource(reference, USER, password), False
         if parsed.registry == registry:
             return ImageSource(spec.container.image, USER, password), True
-        return ImageSource(spec.container.image), False
+        # One that names no registry is not looked for at a public one: a typing error must not run a stranger's.
+        return ImageSource(spec.container.image if parsed.registry else ""), False
 
 
 def server_now(server: ServerAddress) -> Target:

@@ -70,6 +70,8 @@ def checks(service: str, operation: str, request: Document, place: Place) -> Seq
         return [(f"logs:{operation}", _log_resource(request, place))]
     if service == "iam":
         return [(f"iam:{operation}", _iam_resource(operation, request, place))]
+    if service == "ecr":
+        return [(f"ecr:{operation}", _ecr_resource(request, place))]
     return [(f"{_PREFIXES.get(service, service)}:{operation}", "*")]
 
 
@@ -335,6 +337,14 @@ def _log_resource(request: Document, place: Place) -> str:
         return arn
     group = request.get("logGroupName") or arn or ""
     return place.arn("logs", f"log-group:{group}:log-stream:{request.get('logStreamName') or ''}")
+
+
+def _ecr_resource(request: Document, place: Place) -> str:
+    name = request.get("repositoryName")
+    if isinstance(name, str):
+        return place.arn("ecr", f"repository/{name}")
+    arn = request.get("resourceArn")
+    return arn if isinstance(arn, str) else "*"
 
 
 _IAM_MEMBERS: Final = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cache
 
-from sagesmith.aws import Catalog, ServiceModel
+from sagesmith.aws import Call, Catalog, ServiceModel
 from sagesmith.clock import Clock, system_clock
 from sagesmith.images import Image, resolve
 from sagesmith.services.sagemaker import _engine
@@ -14,6 +14,7 @@ from sagesmith.services.sagemaker._endpoints import EndpointHandlers
 from sagesmith.services.sagemaker._engine import Engine
 from sagesmith.services.sagemaker._kinds import RECORD_ONLY
 from sagesmith.services.sagemaker._models import ModelHandlers
+from sagesmith.services.sagemaker._own_images import OwnImages
 from sagesmith.services.sagemaker._records import record_handlers
 from sagesmith.services.sagemaker._shapes import Shapes
 from sagesmith.services.sagemaker._tags import Tags
@@ -21,7 +22,7 @@ from sagesmith.services.sagemaker._training_jobs import TrainingJobHandlers
 from sagesmith.services.sagemaker._transform_jobs import TransformJobHandlers
 from sagesmith.store.resources import Resources, Summarize
 
-__all__ = ["handlers", "summaries"]
+__all__ = ["OwnImages", "handlers", "summaries"]
 
 
 def handlers(
@@ -36,6 +37,7 @@ def handlers(
     owner: str = "",
     check_role: Callable[[str], None] = lambda role_arn: None,
     has_alarm: Callable[[str, str], bool] = lambda region, name: False,
+    check_image: Callable[[Call, Image, str], None] = lambda call, image, role_arn: None,
     resolve: Callable[[str], Image] = resolve,
     clock: Clock = system_clock,
     model: Callable[[], ServiceModel] | None = None,
@@ -52,6 +54,7 @@ def handlers(
         owner: the name under which this server's drivers claim; "" leaves what is new to whoever comes first.
         check_role: raises `AwsError` if a role cannot be used as execution role.
         has_alarm: whether a region has a CloudWatch alarm of that name.
+        check_image: raises `AwsError` if an image cannot be run with a role, by ARN.
         resolve: what an image URI means.
         model: SageMaker's service model; called when first needed.
     """
@@ -63,6 +66,7 @@ def handlers(
             resolve=resolve,
             check_instance_type=check_instance_type,
             check_role=check_role,
+            check_image=check_image,
             clock=clock,
             owner=owner,
         ),
@@ -74,7 +78,14 @@ def handlers(
             clock=clock,
             owner=owner,
         ),
-        ModelHandlers(engine, resolve=resolve, has_object=has_object, check_role=check_role),
+        ModelHandlers(
+            engine,
+            resolve=resolve,
+            has_object=has_object,
+            check_role=check_role,
+            check_image=check_image,
+            default_role_arn=default_role_arn,
+        ),
         EndpointConfigHandlers(engine, check_instance_type=check_instance_type),
         EndpointHandlers(
             engine,

@@ -31,8 +31,12 @@ class ModelHandlers:
         resolve: Callable[[str], Image],
         has_object: Callable[[str, str], bool],
         check_role: Callable[[str], None],
+        check_image: Callable[[Call, Image, str], None],
+        default_role_arn: str,
     ) -> None:
         self._engine = engine
+        self._check_image = check_image
+        self._default_role_arn = default_role_arn
         self._resolve = resolve
         self._has_object = has_object
         self._check_role = check_role
@@ -60,6 +64,9 @@ class ModelHandlers:
                 "Every container needs a ContainerHostname if InferenceExecutionConfig.Mode is Direct: requests name it "
                 "as TargetContainerHostname."
             )
+        role_arn = request.get("ExecutionRoleArn") or self._default_role_arn
+        for container in containers:
+            self._check_image(call, self._resolve(container["Image"]), role_arn)
         if request.get("ExecutionRoleArn"):
             self._check_role(request["ExecutionRoleArn"])
         document: dict[str, Any] = {"EnableNetworkIsolation": False, **request}

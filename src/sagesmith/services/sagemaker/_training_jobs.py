@@ -39,6 +39,7 @@ class TrainingJobHandlers:
         resolve: Callable[[str], Image],
         check_instance_type: Callable[[str], object],
         check_role: Callable[[str], None],
+        check_image: Callable[[Call, Image, str], None],
         clock: Clock,
         owner: str,
     ) -> None:
@@ -48,6 +49,7 @@ class TrainingJobHandlers:
         self._resolve = resolve
         self._check_instance_type = check_instance_type
         self._check_role = check_role
+        self._check_image = check_image
         self._clock = clock
 
     @operation("CreateTrainingJob")
@@ -60,6 +62,7 @@ class TrainingJobHandlers:
             check_instance_type=self._check_instance_type,
             check_role=self._check_role,
         )
+        self._check_image(call, image, request["RoleArn"])
         arn = call.arn(f"{TRAINING_JOB.arn}/{request['TrainingJobName']}")
         document = new_training_document(request, image, arn, self._clock())
         status = Status.IN_PROGRESS.value
