@@ -11,8 +11,9 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 debootstrap --variant=minbase --include=python3-minimal,python-is-python3,python3-urllib3 \
   "${DEBIAN_SUITE:-bookworm}" "$work/root" >"$work/log" || { tail "$work/log" >&2; exit 1; }
-tar -C "$work/root" --exclude=./dev/* --exclude=./var/cache/apt/* --exclude=./var/lib/apt/lists/* \
-  --exclude=./usr/share/doc --exclude=./usr/share/locale -cf "$work/base.tar" .
+unwanted=(dev/* var/cache/apt/* var/lib/apt/lists/* var/lib/dpkg usr/share/doc usr/share/locale usr/share/man usr/share/perl5
+  usr/share/zoneinfo usr/lib/apt usr/bin/perl* usr/lib/x86_64-linux-gnu/perl* usr/lib/x86_64-linux-gnu/gconv)
+tar -C "$work/root" "${unwanted[@]/#/--exclude=./}" -cf "$work/base.tar" .
 docker import --change "ENV PYTHONUNBUFFERED=1" "$work/base.tar" "$name"
 if [ -n "$kept" ]; then
   mkdir -p "$kept" && mv "$work/base.tar" "$kept/base.tar"

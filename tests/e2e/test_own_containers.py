@@ -1,0 +1,253 @@
+"""A container of the user's own: built and pushed with Docker, trained and served through boto3, and all that goes wrong."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError, WaiterError
+
+from sagesmith.containers import Engine
+from tests.containers.engine import BASE, needs_docker
+from tests.e2e.flow import Flow
+from tests.e2e.served import Served, wait_until
+
+pytestmark = needs_docker
+CHANNELS = {"train": "given"}
+PACKAGES = ("boto3", "botocore", "s3transfer", "jmespath", "dateutil", "urllib3", "six.py")
+
+TRAIN = """#!/usr/bin/env python3
+import json, os, sys
+sys.path.insert(0, "/opt/packages")
+import boto3
+what = json.load(open("/opt/ml/input/config/hyperparameters.json"))["what"]
+if what == "fail":
+    open("/opt/ml/output/failure", "w").write("no column named price")
+    sys.exit(2)
+s3 = boto3.client("s3")
+print("I am", boto3.client("sts").get_caller_identity()["Arn"].split("/")[1])
+s3.put_object(Bucket=what, Key="from-inside", Body=s3.get_object(Bucket=what, Key="given")["Body"].read() * 2)
+open("/opt/ml/model/weights", "w").write("w")
+"""
+
+SERVE = """#!/usr/bin/env python3
+import http.server, os, sys
+class Model(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        self.answer(b"")
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if body == b"die":
+            os._exit(3)
+        self.answer(open("/opt/ml/model/weights", "rb").read() + body)
+    def answer(self, body):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *_):
+        pass
+if os.environ.get("WHAT") == "deaf":
+    sys.exit("this server does not want to")
+http.server.ThreadingHTTPServer(("", 8080), Model).serve_forever()
+"""
+
+
+@pytest.fixture(scope="module")
+def flow(served: Served) -> Flow:
+    flow = Flow(served, "own-containers")
+    flow.upload({"given": b"ab"})
+    return flow
+
+
+@pytest.fixture(scope="module")
+def image(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An image in the registry, and not in the engine any more."""
+    folder = tmp_path_factory.mktemp("image")
+    for name, text in (("train", TRAIN), ("serve", SERVE)):
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    (folder / "packages").mkdir()
+    for package in PACKAGES:
+        source = Path(__import__(package.removesuffix(".py")).__file__ or "")
+        if package.endswith(".py"):
+            shutil.copy(source, folder / "packages")
+        else:
+            shutil.copytree(
+                source.parent, folder / "packages" / package, ignore=_only_some_models, dirs_exist_ok=True
+            )
+    (folder / "Dockerfile").write_text(
+        f"FROM {BASE}\nENV PATH=/opt/program:$PATH\nCOPY packages /opt/packages\nCOPY train serve /opt/program/\n"
+    )
+    ecr = served.client("ecr")
+    repository = ecr.create_repository(repositoryName="own")["repository"]
+    token = ecr.get_authorization_token()["authorizationData"][0]
+    user, password = base64.b64decode(token["authorizationToken"]).decode().split(":")
+    uri = f"{repository['repositoryUri']}:v1"
+    config = tmp_path_factory.mktemp("config")
+    docker(config, "login", "-u", user, "--password-stdin", token["proxyEndpoint"], input=password.encode())
+    docker(config, "build", "--tag", uri, str(folder))
+    docker(config, "push", uri)
+    docker(config, "image", "rm", uri)
+    yield f"{repository['registryId']}.dkr.ecr.us-east-1.amazonaws.com/own:v1"
+    for name in (uri, uri.replace("/own", "/us-east-1/own")):
+        subprocess.run(["docker", "image", "rm", name], capture_output=True, check=False)
+
+
+def _only_some_models(folder: str, names: list[str]) -> list[str]:
+    wanted = ("s3", "sts") if folder.endswith("botocore/data") else None
+    return [name for name in names if wanted and name not in wanted and "." not in name]
+
+
+def docker(config: Path, *arguments: str, **options: Any) -> None:
+    environment = {**os.environ, "DOCKER_CONFIG": str(config), "DOCKER_BUILDKIT": "0"}
+    done = subprocess.run(
+        ["docker", *arguments], env=environment, capture_output=True, check=False, timeout=300, **options
+    )
+    assert done.returncode == 0, done.stderr.decode()
+
+
+def containers(served: Served) -> list[str]:
+    filters = json.dumps({"label": [f"sagesmith.folder={served.home / 'instances'}"]})
+    found = Engine().ask("GET", "/containers/json", {"all": "1", "filters": filters})
+    return [container["Names"][0] for container in found]
+
+
+def refusal(caught: pytest.ExceptionInfo[ClientError]) -> tuple[str, str]:
+    error = caught.value.response["Error"]
+    return error["Code"], error["Message"]
+
+
+def test_it_trains_with_its_roles_credentials_and_serves(flow: Flow, image: str) -> None:
+    job = flow.train("own-trains", image=image, hyperparameters={"what": flow.bucket}, channels=CHANNELS)
+    assert job["TrainingJobStatus"] == "Completed", job["FailureReason"]
+    assert flow.s3.get_object(Bucket=flow.bucket, Key="from-inside")["Body"].read() == b"abab"
+    assert flow.artifact(job) == {"weights": b"w"}
+    assert flow.log_lines("/aws/sagemaker/TrainingJobs", "own-trains/") == ["I am SagesmithExecutionRole"]
+
+    flow.deploy("own-serves", image=image, model_data=job["ModelArtifacts"]["S3ModelArtifacts"], instances=2)
+    try:
+        for body in (b"1", b"x" * 2_000_000):
+            answer = flow.runtime.invoke_endpoint(EndpointName="own-serves", Body=body)
+            assert answer["Body"].read() == b"w" + body
+        assert len(containers(flow.served)) == 2
+    finally:
+        flow.delete("own-serves")
+    assert containers(flow.served) == []
+
+
+def test_a_server_that_dies_is_started_again(flow: Flow, image: str) -> None:
+    flow.upload({"dies/model.tar.gz": archive(weights=b"v")})
+    flow.deploy("own-dies", image=image, model_data=f"s3://{flow.bucket}/dies/model.tar.gz")
+    try:
+        with pytest.raises(ClientError) as caught:
+            flow.runtime.invoke_endpoint(EndpointName="own-dies", Body=b"die")
+        code, message = refusal(caught)
+        assert code == "ModelError"
+        assert "The connection to the container was lost before it answered." in message
+
+        def answers() -> bool:
+            try:
+                body = flow.runtime.invoke_endpoint(EndpointName="own-dies", Body=b"1")["Body"].read()
+            except ClientError:
+                return False
+            return bool(body == b"v1")
+
+        wait_until(answers, timeout_s=60, what="the model server is there again")
+        status = flow.sagemaker.describe_endpoint(EndpointName="own-dies")["EndpointStatus"]
+        assert status == "InService"
+    finally:
+        flow.delete("own-dies")
+    assert containers(flow.served) == []
+
+
+def test_a_server_that_never_answers_fails_the_endpoint(flow: Flow, image: str) -> None:
+    flow.sagemaker.create_model(
+        ModelName="own-deaf",
+        ExecutionRoleArn=flow.served.role,
+        PrimaryContainer={"Image": image, "Environment": {"WHAT": "deaf"}},
+    )
+    variant = {"VariantName": "AllTraffic", "ModelName": "own-deaf", "InitialInstanceCount": 1,
+               "InstanceType": "ml.m5.large"}  # fmt: skip
+    flow.sagemaker.create_endpoint_config(EndpointConfigName="own-deaf", ProductionVariants=[variant])
+    flow.sagemaker.create_endpoint(EndpointName="own-deaf", EndpointConfigName="own-deaf")
+    with pytest.raises(WaiterError):
+        flow.wait_for_endpoint("own-deaf")
+    reason = flow.sagemaker.describe_endpoint(EndpointName="own-deaf")["FailureReason"]
+    assert reason.startswith(
+        "The primary container for production variant AllTraffic did not pass the ping health check"
+    )
+    lines = flow.log_lines("/aws/sagemaker/Endpoints/own-deaf", "AllTraffic/")
+    assert "this server does not want to" in lines
+    flow.delete("own-deaf")
+    assert containers(flow.served) == []
+
+
+def test_why_a_container_failed_is_in_the_jobs_description(flow: Flow, image: str) -> None:
+    job = flow.train("own-fails", image=image, hyperparameters={"what": "fail"}, channels=CHANNELS)
+    assert job["TrainingJobStatus"] == "Failed"
+    assert job["FailureReason"] == "AlgorithmError: no column named price, exit code: 2"
+
+
+def test_an_image_of_the_engine_by_its_name_and_without_train(flow: Flow) -> None:
+    job = flow.train("own-bare", image=BASE, hyperparameters={}, channels=CHANNELS)
+    assert job["TrainingJobStatus"] == "Failed"
+    assert job["FailureReason"].startswith(
+        "ClientError: the container could not be started: exec train failed"
+    )
+    algorithm = {
+        "TrainingImage": f"{BASE}:latest",
+        "TrainingInputMode": "File",
+        "ContainerEntrypoint": ["python", "-c"],
+        "ContainerArguments": ["import os; print(os.environ['TRAINING_JOB_NAME'])"],
+    }
+    job = flow.train(
+        "own-entered", image="", hyperparameters={}, channels=CHANNELS, AlgorithmSpecification=algorithm
+    )
+    assert job["TrainingJobStatus"] == "Completed", job["FailureReason"]
+    assert flow.log_lines("/aws/sagemaker/TrainingJobs", "own-entered/") == ["own-entered"]
+
+
+@pytest.mark.usefixtures("image")
+@pytest.mark.parametrize(
+    ("absent", "message"),
+    [
+        (
+            "123456789012.dkr.ecr.us-east-1.amazonaws.com/nowhere:v1",
+            "Cannot find repository: nowhere in registry ID: 123456789012 Please check if your ECR repository exists",
+        ),
+        ("123456789012.dkr.ecr.us-east-1.amazonaws.com/own:v2", "own:v2 not found."),
+        ("no-such-image", "Requested image no-such-image not found."),
+    ],
+)
+def test_an_image_that_does_not_exist_is_refused_at_once(flow: Flow, absent: str, message: str) -> None:
+    with pytest.raises(ClientError) as caught:
+        flow.train("own-absent", image=absent, hyperparameters={}, channels=CHANNELS)
+    code, said = refusal(caught)
+    assert code == "ValidationException"
+    assert message in said
+    with pytest.raises(ClientError) as caught:
+        flow.sagemaker.create_model(
+            ModelName="own-absent", ExecutionRoleArn=flow.served.role, PrimaryContainer={"Image": absent}
+        )
+    assert message in refusal(caught)[1]
+
+
+def archive(**files: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return buffer.getvalue()
