@@ -11,8 +11,8 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 debootstrap --variant=minbase --include=python3-minimal,python-is-python3,python3-urllib3 \
   "${DEBIAN_SUITE:-bookworm}" "$work/root" >"$work/log" || { tail "$work/log" >&2; exit 1; }
-unwanted=(dev/* var/cache/apt/* var/lib/apt/lists/* var/lib/dpkg usr/share/doc usr/share/locale usr/share/man usr/share/perl5
-  usr/share/zoneinfo usr/lib/apt usr/bin/perl* usr/lib/x86_64-linux-gnu/perl* usr/lib/x86_64-linux-gnu/gconv)
+unwanted=("dev/*" "var/cache/apt/*" "var/lib/apt/lists/*" var/lib/dpkg usr/share/doc usr/share/locale usr/share/man usr/share/perl5
+  usr/share/zoneinfo usr/lib/apt "usr/bin/perl*" "usr/lib/x86_64-linux-gnu/perl*" usr/lib/x86_64-linux-gnu/gconv)
 tar -C "$work/root" "${unwanted[@]/#/--exclude=./}" -cf "$work/base.tar" .
 docker import --change "ENV PYTHONUNBUFFERED=1" "$work/base.tar" "$name"
 if [ -n "$kept" ]; then

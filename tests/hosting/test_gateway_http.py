@@ -72,9 +72,9 @@ async def server() -> AsyncIterator[Server]:
     await asyncio.sleep(0)
 
 
-@pytest.fixture
-async def gateway(server: Server) -> AsyncIterator[Gateway]:
-    gateway = Gateway("123456789012", sink=lambda *_, **__: None, timeout_s=0.6)
+@pytest.fixture(params=[20.0])
+async def gateway(server: Server, request: pytest.FixtureRequest) -> AsyncIterator[Gateway]:
+    gateway = Gateway("123456789012", sink=lambda *_, **__: None, timeout_s=request.param)
     gateway.start()
     gateway.set_endpoint(REGION, NAME, {"AllTraffic": 1.0})
     gateway.add_instance(REGION, NAME, "AllTraffic", "i-1", f"http:127.0.0.1:{server.port}")
@@ -83,7 +83,7 @@ async def gateway(server: Server) -> AsyncIterator[Gateway]:
 
 
 async def invoke(gateway: Gateway, body: bytes = b"1,2", head: bytes = HEAD) -> Answer:
-    return await asyncio.wait_for(gateway.call(REGION, NAME, head, body), 5)
+    return await asyncio.wait_for(gateway.call(REGION, NAME, head, body), 30)
 
 
 async def refusal(gateway: Gateway, body: bytes = b"1,2") -> AwsError:
@@ -164,6 +164,7 @@ async def test_a_connection_that_breaks_loses_its_request_alone(gateway: Gateway
     assert len([head for head in server.heads if head.endswith(b"Length: 3\r\n\r\n")]) == 1
 
 
+@pytest.mark.parametrize("gateway", [0.6], indirect=True)
 async def test_a_request_is_given_up_in_time_and_its_connection_not_used_again(
     gateway: Gateway, server: Server
 ) -> None:
