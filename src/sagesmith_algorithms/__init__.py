@@ -12,12 +12,14 @@ from sagesmith_algorithms.errors import CustomerError, DataError, Hyperparameter
 from sagesmith_algorithms.registry import algorithm, names
 
 if TYPE_CHECKING:
+    from sagesmith_algorithms.factorization_machines import FactorizationMachines
     from sagesmith_algorithms.ipinsights import IPInsights
     from sagesmith_algorithms.kmeans import KMeans
     from sagesmith_algorithms.knn import KNN
     from sagesmith_algorithms.lda import LDA
     from sagesmith_algorithms.linear_learner import LinearLearner
     from sagesmith_algorithms.pca import PCA
+    from sagesmith_algorithms.random_cut_forest import RandomCutForest
     from sagesmith_algorithms.xgboost import XGBoost
 
 __all__ = [
@@ -26,10 +28,12 @@ __all__ = [
     "PCA",
     "CustomerError",
     "DataError",
+    "FactorizationMachines",
     "HyperparameterError",
     "IPInsights",
     "KMeans",
     "LinearLearner",
+    "RandomCutForest",
     "RequestError",
     "XGBoost",
     "algorithm",
@@ -37,12 +41,14 @@ __all__ = [
 ]
 
 _ESTIMATORS = {
+    "FactorizationMachines": "factorization-machines",
     "IPInsights": "ipinsights",
     "KNN": "knn",
     "KMeans": "kmeans",
     "LDA": "lda",
     "LinearLearner": "linear-learner",
     "PCA": "pca",
+    "RandomCutForest": "randomcutforest",
     "XGBoost": "xgboost",
 }
 

@@ -65,6 +65,7 @@ class Algorithm(ABC):
     request_types: ClassVar[tuple[str, ...]]
     response_types: ClassVar[tuple[str, ...]]
     response_key: ClassVar[str] = "predictions"
+    takes_sparse: ClassVar[bool] = False  # whether `infer` takes CSR as it is
     metrics: ClassVar[tuple[Metric, ...]] = ()
 
     def __init__(self, **hyperparameters: Any) -> None:

@@ -13,12 +13,14 @@ if TYPE_CHECKING:
 __all__ = ["algorithm", "names"]
 
 _CLASSES: Final = {
+    "factorization-machines": ("sagesmith_algorithms.factorization_machines", "FactorizationMachines"),
     "ipinsights": ("sagesmith_algorithms.ipinsights", "IPInsights"),
     "kmeans": ("sagesmith_algorithms.kmeans", "KMeans"),
     "knn": ("sagesmith_algorithms.knn", "KNN"),
     "lda": ("sagesmith_algorithms.lda", "LDA"),
     "linear-learner": ("sagesmith_algorithms.linear_learner", "LinearLearner"),
     "pca": ("sagesmith_algorithms.pca", "PCA"),
+    "randomcutforest": ("sagesmith_algorithms.random_cut_forest", "RandomCutForest"),
     "xgboost": ("sagesmith_algorithms.xgboost", "XGBoost"),
 }
 

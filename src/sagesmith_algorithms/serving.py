@@ -16,7 +16,7 @@ import orjson
 from sagesmith_algorithms.errors import CustomerError, DataError, RequestError
 from sagesmith_algorithms.formats import content_type as types
 from sagesmith_algorithms.formats import csv, json_lines, libsvm, parquet, recordio
-from sagesmith_algorithms.formats.batch import Batch, Floats, with_n_features
+from sagesmith_algorithms.formats.batch import Batch, Floats, Matrix, with_n_features
 from sagesmith_algorithms.formats.content_type import ContentType, accepted
 from sagesmith_toolkit.environment import cpu_count
 from sagesmith_toolkit.server import Request, Response
@@ -37,8 +37,10 @@ class Model(Protocol):
     @property
     def response_key(self) -> str: ...
     @property
+    def takes_sparse(self) -> bool: ...
+    @property
     def n_features_in_(self) -> int: ...
-    def infer(self, features: Floats, options: Mapping[str, str]) -> Mapping[str, npt.NDArray[Any]]: ...
+    def infer(self, features: Any, options: Mapping[str, str]) -> Mapping[str, npt.NDArray[Any]]: ...
 
 
 class StreamingPredictor:
@@ -54,7 +56,7 @@ class StreamingPredictor:
     def predict(self, requests: Sequence[Request]) -> Sequence[Response]:
         """Return one response for each of *requests*, in their order."""
         responses: list[Response | None] = [None] * len(requests)
-        parts: list[tuple[int, ContentType, Floats]] = []
+        parts: list[tuple[int, ContentType, Matrix]] = []
         for i, request in enumerate(requests):
             if request.path == EXECUTION_PARAMETERS:
                 responses[i] = execution_parameters(self._n_cpus)
@@ -67,15 +69,15 @@ class StreamingPredictor:
                 parts.append((i, answer, self._rows(request)))
             except CustomerError as error:
                 responses[i] = failure(error)
-        by_options: dict[tuple[tuple[str, str], ...], list[tuple[int, ContentType, Floats]]] = {}
+        by_options: dict[tuple[tuple[str, str], ...], list[tuple[int, ContentType, Matrix]]] = {}
         for part in parts:
             by_options.setdefault(tuple(sorted(part[1].parameters.items())), []).append(part)
         for options, group in by_options.items():
-            rows = group[0][2] if len(group) == 1 else np.concatenate([part[2] for part in group])
+            rows = _stacked([part[2] for part in group])
             columns = self._model.infer(rows, dict(options))
             start = 0
             for i, answer, part_rows in group:
-                end = start + len(part_rows)
+                end = start + part_rows.shape[0]
                 share = {name: column[start:end] for name, column in columns.items()}
                 responses[i] = Response(200, answer.name, self._encoded(share, answer.name))
                 start = end
@@ -84,7 +86,7 @@ class StreamingPredictor:
     def _encoded(self, columns: Mapping[str, npt.NDArray[Any]], accept: str) -> bytes:
         return encode_columns(columns, accept, self._model.response_key)
 
-    def _rows(self, request: Request) -> Floats:
+    def _rows(self, request: Request) -> Matrix:
         content_type = self._contents.get(request.content_type)
         if content_type is None:
             content_type = ContentType.parse(request.content_type)
@@ -103,8 +105,8 @@ class StreamingPredictor:
             raise RequestError(
                 f"Each row must have {width} features, as the model was trained with, but has {batch.n_features}."
             )
-        rows = batch.dense()
-        if not np.isfinite(rows).all():
+        rows = batch.features if self._model.takes_sparse else batch.dense()
+        if not np.isfinite(rows if isinstance(rows, np.ndarray) else rows.data).all():
             raise RequestError(
                 "There are missing or infinite values; the model needs a finite number in every place."
             )
@@ -115,6 +117,16 @@ class StreamingPredictor:
         if answer is None:
             answer = self._accepts[accept] = accepted(accept, self._model.response_types, self._default)
         return answer
+
+
+def _stacked(parts: list[Matrix]) -> Matrix:
+    if len(parts) == 1:
+        return parts[0]
+    if all(isinstance(part, np.ndarray) for part in parts):
+        return np.concatenate(parts)
+    from scipy.sparse import csr_matrix, vstack
+
+    return vstack([csr_matrix(part) for part in parts], format="csr")
 
 
 def decode_request(body: bytes, content_type: ContentType) -> Batch:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sagesmith_algorithms.formats.batch import Batch
     from sagesmith_toolkit.environment import Environment
 
-__all__ = ["meeting", "train_streaming"]
+__all__ = ["batches_of", "measure_test", "meeting", "train_streaming"]
 
 
 def train_streaming(cls: type[StreamingAlgorithm], environment: Environment) -> None:
@@ -42,7 +42,7 @@ def train_streaming(cls: type[StreamingAlgorithm], environment: Environment) -> 
         n_rows = 0
         for epoch in range(values.get("epochs", 1)):
             epoch_started, before = time.time(), n_rows
-            for batch in _batches(cls, environment, "train", epoch, values.get("mini_batch_size", 5000)):
+            for batch in batches_of(cls, environment, "train", epoch, values.get("mini_batch_size", 5000)):
                 with located(batch):
                     algorithm.update(batch)
                 n_rows += len(batch)
@@ -62,7 +62,7 @@ def train_streaming(cls: type[StreamingAlgorithm], environment: Environment) -> 
             algorithm.finalize()
         else:
             _merge(algorithm, hosts)
-        _measure(algorithm, environment, hosts, values, log)
+        measure_test(algorithm, environment, hosts, values, log)
     if environment.is_leader:
         environment.model_dir.mkdir(parents=True, exist_ok=True)
         algorithm.save(environment.model_dir)
@@ -88,9 +88,10 @@ class meeting:  # noqa: N801 - a context manager, used like a function
             self._hosts.close()
 
 
-def _batches(
+def batches_of(
     cls: type[StreamingAlgorithm], environment: Environment, name: str, epoch: int, size: int
 ) -> Iterator[Batch]:
+    """Yield the rows of the channel called *name*, *size* at a time; *epoch* counts the passes over it."""
     kind = next(channel for channel in cls.channels if channel.name == name)
     batches = channel_batches(
         environment.channels[name], kind.content_types[0], epoch=epoch, n_threads=environment.num_cpus
@@ -108,19 +109,24 @@ def _merge(algorithm: StreamingAlgorithm, hosts: Rendezvous) -> None:
     algorithm.__dict__.update(merged.__dict__)
 
 
-def _measure(
+def measure_test(
     algorithm: StreamingAlgorithm,
     environment: Environment,
     hosts: Rendezvous | None,
     values: Mapping[str, Any],
     log: MetricsLog,
 ) -> None:
+    """Measure the model on the test channel, if there is one, and log what comes out.
+
+    Raises:
+        CustomerError: there is no row in it.
+    """
     channel = environment.channels.get("test")
     if channel is None:
         return
     sums: dict[str, float] = {}
     if environment.is_leader or channel.is_sharded:
-        for batch in _batches(type(algorithm), environment, "test", 0, values.get("mini_batch_size", 5000)):
+        for batch in batches_of(type(algorithm), environment, "test", 0, values.get("mini_batch_size", 5000)):
             with located(batch):
                 measured = algorithm.measure(batch)
             for name, value in measured.items():

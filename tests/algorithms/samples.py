@@ -97,12 +97,19 @@ def numeric(
     }
     a_csv = f"{types.CSV};{size}"
     wide = np.hstack([rows, rows[:, :1]])
-    faults = {
+    csv_faults = {} if a_csv not in train else {
         "a short line": Fault(a_csv, _changed(train, a_csv, 4, lambda line: line.rpartition(b",")[0]), "line 5"),
         "a text": Fault(a_csv, _changed(train, a_csv, 2, lambda line: line + b"x"), "line 3, column"),
         "a header": Fault(a_csv, b"a,b,c\n" + train[a_csv], "line 1 seems to be a header"),
         "CSV that is RecordIO": Fault(a_csv, train[types.RECORDIO], "line 1"),
-        "RecordIO that is CSV": Fault(types.RECORDIO, train[a_csv], "record 1 .*content type"),
+        "an empty cell": Fault(
+            a_csv, _changed(train, a_csv, 6, lambda line: line.rpartition(b",")[0] + b","),
+            "record 7: .*missing or infinite",
+        ),
+    }  # fmt: skip
+    faults = {
+        **csv_faults,
+        "RecordIO that is CSV": Fault(types.RECORDIO, request_forms[types.CSV], "record 1 .*content type"),
         "RecordIO cut short": Fault(types.RECORDIO, train[types.RECORDIO][:-9], f"record {len(rows)} is cut short"),
         "a longer record": Fault(
             types.RECORDIO,
@@ -111,8 +118,9 @@ def numeric(
         ),
     }  # fmt: skip
     if "feature_dim" in given:
+        kind, content = next(iter(train.items()))
         faults["another feature_dim"] = Fault(
-            a_csv, train[a_csv], "record 1: .*feature_dim is 77", {"feature_dim": "77"}
+            kind, content, "record 1: .*feature_dim is 77", {"feature_dim": "77"}
         )
     if finite:
         for word, value in (("NaN", np.nan), ("infinity", np.inf)):
@@ -121,11 +129,8 @@ def numeric(
             faults[word] = Fault(
                 types.RECORDIO, _encoded(types.RECORDIO, broken, known), "record 8: .*missing or infinite"
             )
-        faults["an empty cell"] = Fault(
-            a_csv,
-            _changed(train, a_csv, 6, lambda line: line.rpartition(b",")[0] + b","),
-            "record 7: .*missing or infinite",
-        )
+    elif csv_faults:
+        del faults["an empty cell"]
     if known is not None:
         faults["no label"] = Fault(types.RECORDIO, recordio.encode(rows), "label")
         missing = known.copy()
@@ -175,6 +180,11 @@ _ROWS: Final = _RNG.normal(size=(300, 5)) + 4 + 6.0 * _CLASSES[:, None] * np.arr
 _BINARY: Final = (_CLASSES > 0).astype(float)
 
 SAMPLES: Final[Mapping[str, Sample]] = {
+    "factorization-machines": numeric(
+        {"feature_dim": 5, "num_factors": 3, "predictor_type": "binary_classifier"},
+        _ROWS, _BINARY, ("score", "predicted_label"),
+        train_types=(types.RECORDIO,), request_types=(types.JSON, types.JSON_LINES, types.RECORDIO), bad_label=2,
+    ),
     "kmeans": numeric(
         {"k": 3, "feature_dim": 5}, _ROWS, None, ("closest_cluster", "distance_to_cluster")
     ),
@@ -187,6 +197,9 @@ SAMPLES: Final[Mapping[str, Sample]] = {
         _ROWS, _BINARY, ("score", "predicted_label"), bad_label=2, judged=("validation", "test"),
     ),
     "pca": numeric({"num_components": 2, "feature_dim": 5, "mini_batch_size": 100}, _ROWS, None, ("projection",)),
+    "randomcutforest": numeric(
+        {"feature_dim": 5, "num_trees": 50}, _ROWS, None, ("score",), judged=(),
+    ),
     "xgboost": numeric(
         {"num_round": 5, "objective": "binary:logistic"},
         _ROWS, _BINARY, ("score",),

@@ -16,12 +16,14 @@ from sagesmith.errors import validation_error
 from sagesmith.images._environments import PythonEnvironment
 from sagesmith.images._frameworks import FRAMEWORKS, Framework, framework_of
 from sagesmith.images._metrics import (
+    FACTORIZATION_MACHINES_METRICS,
     IPINSIGHTS_METRICS,
     KMEANS_METRICS,
     KNN_METRICS,
     LDA_METRICS,
     LINEAR_LEARNER_METRICS,
     PCA_METRICS,
+    RANDOM_CUT_FOREST_METRICS,
     XGBOOST_METRICS,
 )
 from sagesmith.images._reference import Reference
@@ -76,19 +78,19 @@ _FIRST_PARTY_TAGS: Final = re.compile(r"1|latest|")
 _ALGORITHMS: Final[Mapping[str, _Algorithm]] = {
     "sagemaker-xgboost": _Algorithm("xgboost", re.compile(r"\d+\.\d+-\d+(?:-[a-z0-9-]+)?|latest|"), XGBOOST_METRICS),
     "xgboost": _Algorithm("xgboost", _FIRST_PARTY_TAGS, XGBOOST_METRICS),
+    "factorization-machines": _Algorithm("factorization-machines", _FIRST_PARTY_TAGS, FACTORIZATION_MACHINES_METRICS),
     "ipinsights": _Algorithm("ipinsights", _FIRST_PARTY_TAGS, IPINSIGHTS_METRICS),
     "kmeans": _Algorithm("kmeans", _FIRST_PARTY_TAGS, KMEANS_METRICS),
     "knn": _Algorithm("knn", _FIRST_PARTY_TAGS, KNN_METRICS),
     "lda": _Algorithm("lda", _FIRST_PARTY_TAGS, LDA_METRICS),
     "linear-learner": _Algorithm("linear-learner", _FIRST_PARTY_TAGS, LINEAR_LEARNER_METRICS),
     "pca": _Algorithm("pca", _FIRST_PARTY_TAGS, PCA_METRICS),
+    "randomcutforest": _Algorithm("randomcutforest", _FIRST_PARTY_TAGS, RANDOM_CUT_FOREST_METRICS),
 }  # fmt: skip
 
 _OTHER_ALGORITHMS: Final[Mapping[str, str]] = {
-    "factorization-machines": "Factorization Machines",
     "ntm": "NTM",
     "object2vec": "Object2Vec",
-    "randomcutforest": "Random Cut Forest",
     "forecasting-deepar": "DeepAR",
     "blazingtext": "BlazingText",
     "seq2seq": "Sequence-to-Sequence",

@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import Final
 
 __all__ = [
+    "FACTORIZATION_MACHINES_METRICS",
+    "RANDOM_CUT_FOREST_METRICS",
     "KMEANS_METRICS",
     "KNN_METRICS",
     "LDA_METRICS",
@@ -90,3 +92,24 @@ KMEANS_METRICS: Final[tuple[tuple[str, str], ...]] = (
     ("test:msd", r"#quality_metric: host=\S+, test msd <loss>=(\S+)"),
     ("test:ssd", r"#quality_metric: host=\S+, test ssd <loss>=(\S+)"),
 )
+
+_FACTORIZATION_MACHINES_NAMES: Final = {
+    "rmse": r"rmse <loss>", "mse": r"mse <loss>", "absolute_loss": r"absolute_loss <loss>",
+    "binary_classification_accuracy": r"binary_classification_accuracy <score>",
+    "binary_classification_cross_entropy": r"binary_classification_cross_entropy <loss>",
+    "binary_f_beta": r"binary_f_\S+ <score>",
+}  # fmt: skip
+
+FACTORIZATION_MACHINES_METRICS: Final[tuple[tuple[str, str], ...]] = (
+    *PCA_METRICS,
+    *((name, rf"#quality_metric: host=\S+, {where} {words}=(\S+)")
+      for metric, words in _FACTORIZATION_MACHINES_NAMES.items()
+      for name, where in ((f"train:{metric}", r"epoch=\S+, batch=\S+ train"), (f"train:{metric}:epoch", r"epoch=\S+, train"),
+                          (f"test:{metric}", "test"))),
+)  # fmt: skip
+
+RANDOM_CUT_FOREST_METRICS: Final[tuple[tuple[str, str], ...]] = (
+    *PCA_METRICS,
+    *((f"test:{name}", rf"#quality_metric: host=\S+, test {name} <score>=(\S+)")
+      for name in ("f1", "accuracy", "precision", "recall")),
+)  # fmt: skip
