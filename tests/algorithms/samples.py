@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -197,8 +197,9 @@ SAMPLES: Final[Mapping[str, Sample]] = {
         _ROWS, _BINARY, ("score", "predicted_label"), bad_label=2, judged=("validation", "test"),
     ),
     "pca": numeric({"num_components": 2, "feature_dim": 5, "mini_batch_size": 100}, _ROWS, None, ("projection",)),
-    "randomcutforest": numeric(
-        {"feature_dim": 5, "num_trees": 50}, _ROWS, None, ("score",), judged=(),
+    "randomcutforest": replace(  # labels of the train channel are not needed, those of the test channel are
+        numeric({"feature_dim": 5, "num_trees": 50}, _ROWS, _BINARY, ("score",)),
+        faults=numeric({"feature_dim": 5, "num_trees": 50}, _ROWS, None, ("score",)).faults,
     ),
     "xgboost": numeric(
         {"num_round": 5, "objective": "binary:logistic"},

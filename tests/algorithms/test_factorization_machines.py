@@ -107,9 +107,9 @@ def test_gradients_are_those_of_differences(binary: bool) -> None:
 
 def test_a_step_worked_by_hand() -> None:
     # One row, x = 2, y = 1, everything begins with 0: the error is -1, and Adam's first step is as long as its rate.
-    options = {f"{part}_init_method": "constant" for part in ("bias", "linear", "factors")}
-    values = {f"{part}_init_value": 0 for part in ("bias", "linear", "factors")}
-    model = FactorizationMachines(2, bias_lr=0.1, linear_lr=0.2, factors_lr=0.3, **options, **values)
+    options: dict[str, Any] = {f"{part}_init_method": "constant" for part in ("bias", "linear", "factors")}
+    options |= {f"{part}_init_value": 0 for part in ("bias", "linear", "factors")}
+    model = FactorizationMachines(2, bias_lr=0.1, linear_lr=0.2, factors_lr=0.3, **options)
     model.fit([[2.0]], [1.0])
     assert model.bias_ == pytest.approx(0.1, rel=1e-5)
     assert model.coef_.tolist() == pytest.approx([0.2], rel=1e-5)
