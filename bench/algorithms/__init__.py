@@ -98,6 +98,9 @@ def _row(title: str, comparison: Comparison, found: Mapping[str, Mapping[str, Se
         met = None if met is None else met and good
         values = " and ".join(f"{m[comparison.quality]:.5g}" for m in medians)
         note = f"{note}{', ' if note else ''}{comparison.quality} {values}{'' if good else ': worse'}"
+    if comparison.measure == "seconds":
+        cpu = [side["cpu_seconds"].text("s") for side in (ours, theirs)]
+        note = f"{note}{', ' if note else ''}of the CPUs {cpu[0]} and {cpu[1]}"
     unit = _UNITS.get(comparison.measure, comparison.measure.replace("_per_s", "/s"))
     what = "" if comparison.ours == "Sagesmith" else f", {comparison.ours}"
     return Row(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import itertools
 import tempfile
@@ -25,6 +26,8 @@ def loaded(name: str) -> type[Algorithm]:
         importlib.import_module(module)
     found = algorithm(name)
     found.load_libraries()
+    with contextlib.suppress(ModuleNotFoundError):
+        importlib.import_module("sagesmith_algorithms.compiled").compile_all(f"{found.__module__}.kernels")
     return found
 
 

@@ -174,6 +174,8 @@ class Newton:
         self._slopes = np.zeros((n_models, n_outputs, width))
         self._scale = np.ones((n_models, n_outputs))
         self._expanded_at = np.full(weights.shape, np.nan)
+        self._l2 = np.repeat(objective.l2[:, None], width, axis=1)
+        self._l2[:, -1] = objective.bias_l2
 
     def warm_up(self) -> None:
         """Make steps on the sample alone, and begin with what they lead to."""
@@ -237,22 +239,18 @@ class Newton:
 
     def _expand(self, models: Array, slopes: Array) -> None:
         """Keep the first and second derivatives of *models* at their best weights."""
-        objective = self.objective
         rows, labels = self._sample
         base = self.best[:, models]
-        width = len(base)
         change = ((base - self._expanded_at[:, models]) ** 2 * self._mean_squares[:, None, None]).sum(axis=0)
         moved = models[~(np.sqrt(change).max(axis=1) < _STILL)]
-        l2 = np.repeat(objective.l2[:, None], width, axis=1)
-        l2[:, -1] = objective.bias_l2
         if len(moved):
-            self._measure(moved, rows, labels, l2)
-        slope = slopes.transpose(1, 2, 0) + l2[models, None] * base.transpose(1, 2, 0)
+            self._measure(moved, rows, labels)
+        slope = slopes.transpose(1, 2, 0) + self._l2[models, None] * base.transpose(1, 2, 0)
         if not self._use_bias:
             slope[:, :, -1] = 0.0
         self._slopes[models] = slope
 
-    def _measure(self, models: Array, rows: Any, labels: Array, l2: Array) -> None:
+    def _measure(self, models: Array, rows: Any, labels: Array) -> None:
         """Take the second derivatives of *models* at their best weights."""
         c, base = self.objective.n_outputs, self.best[:, models]
         width = len(base)
@@ -260,14 +258,18 @@ class Newton:
         curvature = self.objective.of(models).curvature(np.asarray(rows @ flat), labels)
         scale = curvature.mean(axis=0, dtype=np.float64).reshape(-1, c)
         places = np.arange(width)
+        like = _representatives(base, self._mean_squares, self.objective.positive_weight, models)
         for i, model in enumerate(models):
             for j in range(c):
-                second = _gram(rows, curvature[:, i * c + j]).astype(np.float64) / len(labels)
-                second[places, places] += scale[i, j] * self._unseen + l2[model]
-                if not self._use_bias:
-                    second[-1, :-1] = second[:-1, -1] = 0.0
-                    second[-1, -1] = 1.0
-                self._second[model, j] = second
+                if like[i] == i:
+                    second = _gram(rows, curvature[:, i * c + j]).astype(np.float64) / len(labels)
+                    second[places, places] += scale[i, j] * self._unseen
+                    if not self._use_bias:
+                        second[-1, :-1] = second[:-1, -1] = 0.0
+                        second[-1, -1] = 1.0
+                    self._second[model, j] = second
+                else:
+                    self._second[model, j] = self._second[models[like[i]], j]
         self._scale[models] = scale
         self._expanded_at[:, models] = base
 
@@ -281,7 +283,9 @@ class Newton:
         # too well, or not at all, are walked carefully, and the others are not held back.
         damping = (self._damping[models, None] * self._scale[models]).reshape(-1, 1)
         places = np.arange(width)
-        second[:, places, places] += damping * self._mean_squares + 1e-12
+        second[:, places, places] += (
+            np.repeat(self._l2[models], c, axis=0) + damping * self._mean_squares + 1e-12
+        )
         steps = -np.linalg.solve(second, slope[:, :, None])[:, :, 0]
         l1 = np.repeat(self.objective.l1[models], c)
         chosen = np.flatnonzero(l1 > 0)
@@ -296,6 +300,23 @@ class Newton:
         change += l1 * (np.abs(start + steps) - np.abs(start))[:, :-1].sum(axis=1)
         self._hoped[models] = -change.reshape(-1, c).sum(axis=1)
         return steps.T.reshape(width, len(models), c)
+
+
+def _representatives(
+    base: Array, mean_squares: Array, positive_weight: Array | None, models: Array
+) -> list[int]:
+    """Return for each model the first whose scores are nearly the same, so that its second derivatives will do."""
+    scaled = base * np.sqrt(mean_squares)[:, None, None]
+    like: list[int] = []
+    for i in range(len(models)):
+        for j in dict.fromkeys(like):
+            same = positive_weight is None or positive_weight[models[i]] == positive_weight[models[j]]
+            if same and np.sqrt(((scaled[:, i] - scaled[:, j]) ** 2).sum(axis=0)).max() < _STILL:
+                like.append(j)
+                break
+        else:
+            like.append(i)
+    return like
 
 
 def _gram(rows: Any, weights: Array) -> Array:

@@ -190,11 +190,12 @@ class Trainer:
 
     def _first_weights(self, width: int, n_models: int) -> Array:
         values = self._values
-        shape = (width + 1, n_models, self._n_outputs)
+        shape = (width + 1, 1, self._n_outputs)  # the same for all models
         if values["init_method"] == "uniform":
             weights = self._rng.uniform(-values["init_scale"], values["init_scale"], shape)
         else:
             weights = self._rng.normal(0.0, values["init_sigma"], shape)
+        weights = np.repeat(weights, n_models, axis=1)
         weights[-1] = values["init_bias"] if values["use_bias"] else 0.0
         return self._team.agreed(weights)[0]
 
