@@ -8,14 +8,15 @@ import pytest
 
 from sagesmith.containers._engine import Engine, EngineError, EngineUnavailable
 
-__all__ = ["BASE", "needs_docker"]
+__all__ = ["BASE", "missing_docker", "needs_docker"]
 
 BASE = "sagesmith-test-base"
 """Debian with Python 3, made by ``tests/containers/base-image.sh``."""
 
 
 @functools.cache
-def _missing() -> str:
+def missing_docker() -> str:
+    """Return what is missing for tests with Docker, "" if nothing is."""
     try:
         Engine().ask("GET", f"/images/{BASE}/json", timeout_s=5)
     except EngineUnavailable as error:
@@ -25,4 +26,4 @@ def _missing() -> str:
     return ""
 
 
-needs_docker = pytest.mark.skipif(bool(_missing()), reason=_missing() or "all is there")
+needs_docker = pytest.mark.skipif(bool(missing_docker()), reason=missing_docker() or "all is there")

@@ -128,18 +128,19 @@ def _compute(home: Home, settings: Settings) -> Finding:
 
 
 def _docker(home: Home, settings: Settings) -> Finding:
-    if shutil.which("docker") is None:
-        return Finding("Docker", "note", "not installed: images of your own need it, built-in ones do not.")
-    probe = subprocess.run(
-        ["docker", "version", "--format", "{{.Server.Version}}"],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=20,
-    )
-    if probe.returncode != 0:
-        return Finding("Docker", "note", "its engine does not answer: images of your own need it.")
-    return Finding("Docker", "ok", f"engine {probe.stdout.strip()}")
+    from sagesmith.containers import Engine, EngineError
+
+    engine = Engine()
+    try:
+        version = engine.ask("GET", "/version", timeout_s=5)["Version"]
+    except EngineError as error:
+        reason = str(error)
+        return Finding(
+            "Docker",
+            "note",
+            f"{reason[0].upper()}{reason[1:]}: images of your own need it, built-in and framework ones do not.",
+        )
+    return Finding("Docker", "ok", f"engine {version} at {engine.path}: images of your own run.")
 
 
 def _server(home: Home, settings: Settings) -> Finding:
