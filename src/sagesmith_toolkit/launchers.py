@@ -127,10 +127,9 @@ def _mpi(script: Script, python: str, plain: List[str], environ: Mapping[str, st
     if len(environment.hosts) == 1:
         yield Launch(command)
         return
-    with (
-        _meeting(environment) as meeting,
-        mpi.remote_shells(environment, meeting, script.code_dir, environ) as variables,
-    ):
+    with contextlib.ExitStack() as stack:
+        meeting = stack.enter_context(_meeting(environment))
+        variables = stack.enter_context(mpi.remote_shells(environment, meeting, script.code_dir, environ))
         yield Launch(command if environment.is_leader else [], variables)
 
 
