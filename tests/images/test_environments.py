@@ -166,12 +166,19 @@ def test_what_sagesmiths_own_environment_has(requirements: tuple[str, ...], expe
     assert own_environment_has(requirements) is expected
 
 
-def test_what_pip_is_told_uv_is_told() -> None:
-    told = installer_variables(
-        {"PIP_FIND_LINKS": "/wheels", "PIP_INDEX_URL": "https://i", "PYTHONPATH": "/x"}
+def test_what_pip_is_told_uv_is_told(tmp_path: Path) -> None:
+    conf = tmp_path / "pip.conf"
+    conf.write_text(
+        "[global]\nindex-url = https://j\nextra-index-url =\n  https://k\n  https://l\nquiet = 1\n"
     )
-    assert (told["UV_FIND_LINKS"], told["UV_DEFAULT_INDEX"]) == ("/wheels", "https://i")
+    told = installer_variables(
+        {"PIP_FIND_LINKS": "/wheels /more", "PIP_INDEX_URL": "https://i", "PYTHONPATH": "/x"}, [conf]
+    )
+    assert (told["UV_FIND_LINKS"], told["UV_DEFAULT_INDEX"]) == ("/wheels,/more", "https://i")
+    assert told["UV_INDEX"] == "https://k https://l"
     assert "PYTHONPATH" not in told
+    conf.write_text("no section")
+    assert "UV_INDEX" not in installer_variables({"UV_FIND_LINKS": "/mine"}, [conf, tmp_path / "absent"])
 
 
 def ignore(_: str) -> None:

@@ -7,6 +7,8 @@ builds of torch, and else uv takes it from PyTorch's own indexes, the one of the
 
 from __future__ import annotations
 
+import configparser
+import contextlib
 import os
 import platform
 import re
@@ -36,18 +38,45 @@ def find_uv() -> str:
     return str(beside) if os.access(beside, os.X_OK) else shutil.which("uv") or ""
 
 
-def installer_variables(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return *environ* with what it says to pip said to uv as well."""
+_UV_NAMES: Final[Mapping[str, str]] = {
+    "find-links": "UV_FIND_LINKS",
+    "index-url": "UV_DEFAULT_INDEX",
+    "extra-index-url": "UV_INDEX",
+    "cert": "SSL_CERT_FILE",
+}
+"""What pip is told, and the variable that tells uv the same."""
+
+
+def installer_variables(environ: Mapping[str, str], files: Iterable[Path] | None = None) -> dict[str, str]:
+    """Return *environ* with what it and pip's configuration *files* (by default: pip's own) say to pip said to uv."""
     variables = {name: value for name, value in environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    for uv, pip in (
-        ("UV_FIND_LINKS", "PIP_FIND_LINKS"),
-        ("UV_DEFAULT_INDEX", "PIP_INDEX_URL"),
-        ("UV_INDEX", "PIP_EXTRA_INDEX_URL"),
-        ("SSL_CERT_FILE", "PIP_CERT"),
-    ):
-        if pip in environ:
-            variables.setdefault(uv, environ[pip])
+    told = _pip_configuration(_pip_files(environ) if files is None else files)
+    for option, uv in _UV_NAMES.items():
+        value = environ.get(f"PIP_{option.upper().replace('-', '_')}") or told.get(option, "")
+        if value:
+            separator = "," if option == "find-links" else " "
+            variables.setdefault(uv, separator.join(value.split()))
+    if "UV_INDEX" in variables:
+        variables.setdefault("UV_INDEX_STRATEGY", "unsafe-best-match")  # the best of all indexes, as pip has it
     return {**variables, "UV_PYTHON_DOWNLOADS": "never", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+
+
+def _pip_files(environ: Mapping[str, str]) -> list[Path]:
+    """Return where pip looks for its configuration; a later file counts more."""
+    home = Path(environ.get("HOME") or Path.home())
+    own = environ.get("PIP_CONFIG_FILE", "")
+    if own == os.devnull:
+        return []
+    places = [Path("/etc/pip.conf"), home / ".pip" / "pip.conf", home / ".config" / "pip" / "pip.conf"]
+    return [*places, Path(sys.prefix, "pip.conf"), *([Path(own)] if own else [])]
+
+
+def _pip_configuration(files: Iterable[Path]) -> dict[str, str]:
+    parser = configparser.RawConfigParser()
+    with contextlib.suppress(configparser.Error, UnicodeDecodeError):
+        parser.read(files, encoding="utf-8")
+    sections = [parser[name] for name in ("global", "install") if parser.has_section(name)]
+    return {option: section[option] for section in sections for option in _UV_NAMES if option in section}
 
 
 _REQUIREMENT: Final = re.compile(r"([A-Za-z0-9._-]+?)((?:==|<|>=)[0-9.*]+(?:,(?:<|>=)[0-9.]+)*)?")
