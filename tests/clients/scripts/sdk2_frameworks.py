@@ -33,6 +33,7 @@ ESTIMATORS = {
             "framework_version": "2.6.0",
             "py_version": "py312",
             "instance_count": 2,
+            "instance_type": "ml.g4dn.xlarge",  # the SDK wants a GPU for torchrun; a server without one runs it on CPUs
             "distribution": {"torch_distributed": {"enabled": True}},
         },
         {"epochs": 200},
@@ -75,9 +76,8 @@ estimator = estimator_class(
     entry_point=script,
     role=role,
     sagemaker_session=session,
-    instance_type="ml.m5.large",
     hyperparameters=hyperparameters,
-    **{"instance_count": 1, **options},
+    **{"instance_count": 1, "instance_type": "ml.m5.large", **options},
 )
 estimator.fit({"train": os.path.dirname(train)})
 
