@@ -57,7 +57,9 @@ def installer_variables(environ: Mapping[str, str], files: Iterable[Path] | None
             separator = "," if option == "find-links" else " "
             variables.setdefault(uv, separator.join(value.split()))
     if "UV_INDEX" in variables:
-        variables.setdefault("UV_INDEX_STRATEGY", "unsafe-best-match")  # the best of all indexes, as pip has it
+        variables.setdefault(
+            "UV_INDEX_STRATEGY", "unsafe-best-match"
+        )  # the best of all indexes, as pip has it
     return {**variables, "UV_PYTHON_DOWNLOADS": "never", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
 
 
