@@ -9,7 +9,7 @@ import sys
 
 from bench.report import Row, machine, progress, render, to_json
 
-PARTS = ("serving", "training", "environments", "algorithms", "control")
+PARTS = ("serving", "training", "transform", "environments", "algorithms", "control")
 MODULES = {"environments": "bench.images"}
 
 

@@ -57,7 +57,35 @@ predictor = xgb.deploy(
 answer = predictor.predict(test_x)
 predictor.delete_endpoint()
 
+rows = os.path.join(tempfile.gettempdir(), f"{xgb.latest_training_job.name}.csv")
+np.savetxt(rows, np.column_stack([np.arange(len(test_x)), test_x]), delimiter=",", fmt="%.10g")
+uploaded = session.upload_data(rows, bucket, f"{prefix}/rows")
+os.remove(rows)
+transformer = xgb.transformer(
+    instance_count=1,
+    instance_type="ml.m5.large",
+    strategy="MultiRecord",
+    assemble_with="Line",
+    accept="text/csv",
+    output_path=f"s3://{bucket}/{prefix}/transformed",
+)
+transformer.transform(
+    uploaded,
+    content_type="text/csv",
+    split_type="Line",
+    input_filter="$[1:]",
+    join_source="Input",
+    output_filter="$[0,-1]",
+    wait=True,
+    logs=True,
+)
+result = f"{prefix}/transformed/{os.path.basename(uploaded)}.out"
+lines = session.read_s3_file(bucket, result).split()
+joined = np.array([line.split(",") for line in lines], dtype=float)
+assert joined[:, 0].tolist() == list(range(len(test_x))), joined[:5]
+
 scores = np.array(answer, dtype=float).ravel()
+np.testing.assert_allclose(joined[:, 1], scores, rtol=1e-5)
 assert scores.shape == test_y.shape, scores.shape
 accuracy = float(((scores > 0.5) == test_y).mean())
 assert accuracy >= 0.96, accuracy

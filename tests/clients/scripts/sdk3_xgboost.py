@@ -10,6 +10,7 @@ from sagemaker.core import image_uris
 from sagemaker.core.helper.session_helper import Session
 from sagemaker.core.resources import Endpoint, EndpointConfig, Model
 from sagemaker.core.shapes import ContainerDefinition, OutputDataConfig, ProductionVariant
+from sagemaker.core.transformer import Transformer
 from sagemaker.train import ModelTrainer
 from sagemaker.train.configs import Compute, InputData
 from sklearn.datasets import load_breast_cancer
@@ -73,6 +74,25 @@ answer = endpoint.invoke(body=body, content_type="text/csv", accept="text/csv")
 text = answer.body.read().decode()
 endpoint.delete()
 config.delete()
+
+with tempfile.TemporaryDirectory() as folder:
+    path = os.path.join(folder, "rows.csv")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(body)
+    rows_uri = session.upload_data(path, bucket=bucket, key_prefix=f"{prefix}/rows")
+transformer = Transformer(
+    model_name=name,
+    instance_count=1,
+    instance_type="ml.m5.large",
+    strategy="MultiRecord",
+    assemble_with="Line",
+    accept="text/csv",
+    output_path=f"s3://{bucket}/{prefix}/transformed",
+    sagemaker_session=session,
+)
+transformer.transform(rows_uri, content_type="text/csv", split_type="Line", wait=True, logs=False)
+transformed = session.read_s3_file(bucket, f"{prefix}/transformed/rows.csv.out")
+assert transformed.split() == text.replace(",", "\n").split(), transformed[:200]
 model.delete()
 
 scores = np.array(text.replace("\n", ",").strip(",").split(","), dtype=float)
