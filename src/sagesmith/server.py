@@ -32,6 +32,7 @@ from sagesmith.config import Home, Settings, SettingsError
 from sagesmith.fleet.local import LocalFleet
 from sagesmith.hosting import Endpoints
 from sagesmith.hosting.capacity import VariantCapacity
+from sagesmith.hosting.capture import Captures
 from sagesmith.hosting.gateway import Gateway
 from sagesmith.instance.spec import ServerAddress
 from sagesmith.jobs import TrainingJobs, TransformJobs
@@ -85,6 +86,7 @@ class Parts:
     registry: Registry
     fleet: LocalFleet
     gateway: Gateway
+    captures: Captures
     jobs: TrainingJobs
     transform_jobs: TransformJobs
     endpoints: Endpoints
@@ -212,7 +214,11 @@ async def _serve(home: Home, settings: Settings) -> None:
                     account_id=settings.account_id,
                 )
             },
-            fast_routes=[sagemaker_runtime.InvokeRoute(parts.gateway, parts.authorizer.authorize_resource)],
+            fast_routes=[
+                sagemaker_runtime.InvokeRoute(
+                    parts.gateway, parts.authorizer.authorize_resource, parts.captures
+                )
+            ],
         )
         port = await http.start(settings.host, settings.port, context)
         stack.push_async_callback(http.close)
@@ -290,8 +296,11 @@ async def _make_parts(home: Home, settings: Settings, stack: AsyncExitStack) -> 
     gateway = Gateway(settings.account_id, sink=metrics.put, flush_s=settings.metrics_every_s)
     gateway.start()
     stack.push_async_callback(gateway.close)
+    captures = Captures(objects.put_bytes)
+    captures.start()
+    stack.push_async_callback(captures.close)
     alarms = Alarms(resources, settings.account_id)
-    endpoints = Endpoints(gateway=gateway, raised=alarms.raised, **common)
+    endpoints = Endpoints(gateway=gateway, raised=alarms.raised, capture=captures.set, **common)
     scaling = Scaling(resources, settings.account_id)
     capacity = VariantCapacity(resources, endpoints.notify)
     scaler = Scaler(scaling, alarms, {("sagemaker", "sagemaker:variant:DesiredInstanceCount"): capacity})
@@ -312,6 +321,7 @@ async def _make_parts(home: Home, settings: Settings, stack: AsyncExitStack) -> 
         registry=registry,
         fleet=fleet,
         gateway=gateway,
+        captures=captures,
         jobs=jobs,
         transform_jobs=TransformJobs(**common),
         endpoints=endpoints,

@@ -116,6 +116,7 @@ class Parts:
     account_id: str
     clock: Clock
     raised: Callable[[str, Sequence[str], float], Sequence[str]]
+    capture: Callable[[str, str, Mapping[str, Any]], None]
 
 
 class EndpointWorker:
@@ -266,6 +267,7 @@ class EndpointWorker:
             self._closed = True
             if self._retry is not None:
                 self._retry.cancel()
+            self._parts.capture(self._region, self._name, {})
             self._on_end(self.arn)
 
     def _set_retry(self) -> None:
@@ -291,6 +293,8 @@ class EndpointWorker:
     # ---- commands ----
 
     def _serve_all(self, run: lifecycle.EndpointRun) -> None:
+        capture = run.current.capture if run.current is not None and not self._closed else {}
+        self._parts.capture(self._region, self._name, capture)
         for command in lifecycle.demands(run):
             if isinstance(command, lifecycle.Serve) and command != self._served and not self._closed:
                 self._serve(command, run)

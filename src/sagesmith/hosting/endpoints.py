@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
 from sagesmith.clock import Clock, system_clock
 from sagesmith.fleet.api import Fleet
@@ -29,6 +29,7 @@ class Endpoints:
         server: where instances reach this server; asked whenever one starts.
         resolve: what an image URI means.
         raised: returns those of a region's alarms that are, or since a time were, in state ALARM.
+        capture: learns the `DataCaptureConfig` of each endpoint, by region and name; empty for none.
         owner: the name under which rows are claimed; the same one after a restart.
         poll_s: how often all rows are looked at, in case a notification was lost.
     """
@@ -46,6 +47,7 @@ class Endpoints:
         account_id: str,
         resolve: Callable[[str], Image] = resolve,
         raised: Callable[[str, Sequence[str], float], Sequence[str]] = lambda region, names, since: (),
+        capture: Callable[[str, str, Mapping[str, Any]], None] = lambda region, name, config: None,
         clock: Clock = system_clock,
         owner: str = "server",
         poll_s: float = 10.0,
@@ -62,6 +64,7 @@ class Endpoints:
             account_id,
             clock,
             raised,
+            capture,
         )
         self._rows = ClaimedRows(resources, KIND, DRIVEN, self._make, owner=owner, clock=clock, poll_s=poll_s)
 

@@ -96,11 +96,15 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """The variants of one endpoint configuration. `number` tells the deployments of one endpoint apart."""
+    """The variants of one endpoint configuration, and its `DataCaptureConfig` (empty if it has none).
+
+    `number` tells the deployments of one endpoint apart.
+    """
 
     config_name: str
     variants: tuple[Variant, ...]
     number: int = 0
+    capture: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:

@@ -96,7 +96,7 @@ def endpoint_run(document: Mapping[str, Any]) -> EndpointRun:
 def endpoint_document(document: Mapping[str, Any], run: EndpointRun) -> dict[str, Any]:
     """Return *document* with *run* and the members of DescribeEndpoint that follow from it."""
     result = {**document, RUN: to_plain(run), "EndpointStatus": run.status.value}
-    for name in ("ProductionVariants", "PendingDeploymentSummary", "FailureReason"):
+    for name in ("ProductionVariants", "PendingDeploymentSummary", "FailureReason", "DataCaptureConfig"):
         result.pop(name, None)
     shown = run.current or run.pending
     if shown is not None:
@@ -110,7 +110,20 @@ def endpoint_document(document: Mapping[str, Any], run: EndpointRun) -> dict[str
         }
     if run.failure_reason:
         result["FailureReason"] = run.failure_reason
+    if shown is not None and shown.capture:
+        result["DataCaptureConfig"] = _capture_summary(shown.capture, serves=shown is run.current)
     return result
+
+
+def _capture_summary(config: Mapping[str, Any], *, serves: bool) -> dict[str, Any]:
+    enabled = config.get("EnableCapture", True)
+    return {
+        "EnableCapture": enabled,
+        "CaptureStatus": "Started" if enabled and serves else "Stopped",
+        "CurrentSamplingPercentage": config["InitialSamplingPercentage"],
+        "DestinationS3Uri": config["DestinationS3Uri"],
+        "KmsKeyId": config.get("KmsKeyId", ""),
+    }
 
 
 def _variant_summary(variant: Variant) -> dict[str, Any]:

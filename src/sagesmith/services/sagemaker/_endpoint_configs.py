@@ -8,7 +8,7 @@ from typing import Any, Final
 from sagesmith.aws.call import Call, operation
 from sagesmith.errors import AwsError, validation_error
 from sagesmith.lifecycle.endpoint import Deployment, Variant
-from sagesmith.services.sagemaker._checks import check_unique, not_available, refuse
+from sagesmith.services.sagemaker._checks import check_s3_uri, check_unique, not_available, refuse
 from sagesmith.services.sagemaker._engine import Engine, is_page
 from sagesmith.services.sagemaker._kinds import ENDPOINT_CONFIG, MODEL
 from sagesmith.services.sagemaker._model_details import model_details
@@ -44,9 +44,10 @@ class EndpointConfigHandlers:
         """Check the variants and store the configuration."""
         self._engine.check_free(call, ENDPOINT_CONFIG, request["EndpointConfigName"])
         refuse(request, _NOT_THERE_YET)
-        capture = request.get("DataCaptureConfig") or {}
-        if capture.get("EnableCapture"):
-            raise not_available("DataCaptureConfig")
+        if request.get("DataCaptureConfig"):
+            check_s3_uri(
+                request["DataCaptureConfig"]["DestinationS3Uri"], "dataCaptureConfig.destinationS3Uri"
+            )
         variants = request["ProductionVariants"]
         check_unique((v["VariantName"] for v in variants), "variant name", "productionVariants")
         for variant in variants:
@@ -126,7 +127,8 @@ def new_deployment(
                 details=_details(given, model, default_role_arn, now),
             )
         )
-    return Deployment(config.name, tuple(variants))
+    capture = config.document.get("DataCaptureConfig") or {}
+    return Deployment(config.name, tuple(variants), capture=capture)
 
 
 def _details(

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 from sagesmith.aws.call import Call, Caller
 from sagesmith.errors import AwsError
+from sagesmith.hosting.capture import Capture, Captured, Captures
 from sagesmith.hosting.gateway import Gateway, Invocation, request_head
 from sagesmith.services.sagemaker_runtime._limits import (
     ACTION,
@@ -82,9 +83,10 @@ class InvokeRoute:
     service = "sagemaker-runtime"
     operation = "InvokeEndpoint"
 
-    def __init__(self, gateway: Gateway, authorize: Authorize) -> None:
+    def __init__(self, gateway: Gateway, authorize: Authorize, captures: Captures | None = None) -> None:
         self._gateway = gateway
         self._authorize = authorize
+        self._captures = captures
         self._names: dict[bytes, str] = {}
         self._heads: dict[tuple[bytes, bytes], bytes] = {}
 
@@ -119,7 +121,12 @@ class InvokeRoute:
             fields, needs = special(lambda _, header: get(header.encode()))
             variant.check(needs)
             head = request_head(content_type or _OCTETS, accept, attributes or b"", fields=fields)
-        variant.submit(_Invocation(exchange, head, body, arrived))
+        captures = self._captures
+        capture = captures.find(exchange.region, endpoint.name) if captures is not None else None
+        if captures is None or capture is None:
+            variant.submit(_Invocation(exchange, head, body, arrived))
+        else:
+            variant.submit(_Captured(exchange, head, body, arrived, capture, captures.clock()))
 
     def _head(self, content_type: bytes, accept: bytes) -> bytes:
         head = request_head(content_type or _OCTETS, accept, b"")
@@ -162,7 +169,27 @@ class _Invocation(Invocation):
         self._exchange.fail(error)
 
 
+class _Captured(_Invocation):
+    """An invocation that leaves what it asked and was answered to the endpoint's data capture."""
+
+    __slots__ = ("_asked", "_capture")
+
+    def __init__(
+        self, exchange: Exchange, head: bytes, body: bytes, arrived: float, capture: Capture, time: float
+    ) -> None:
+        super().__init__(exchange, head, body, arrived)
+        get = exchange.headers.get
+        said = (get(b"content-type", b""), get(_ATTRIBUTES, b""), get(_INFERENCE_ID, b""))
+        self._asked = (time, body, *said)  # the link forgets the body once it is sent
+        self._capture = capture
+
+    def succeed(self, headers: bytes, body: bytes) -> None:
+        super().succeed(headers, body)
+        self._capture.add(Captured(*self._asked, headers, body))
+
+
 _REFUSED: Final = frozenset(REFUSED_HEADERS)
 _ATTRIBUTES: Final = b"x-amzn-sagemaker-custom-attributes"
 _VARIANT: Final = b"x-amzn-sagemaker-target-variant"
+_INFERENCE_ID: Final = b"x-amzn-sagemaker-inference-id"
 _OCTETS: Final = b"application/octet-stream"
