@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import subprocess
 import sys
 from pathlib import Path
+
+from tests.clients.environments import EnvironmentUnavailableError, find_python
 
 from bench.report import progress
 
@@ -22,6 +25,8 @@ class EnvironmentMissing(RuntimeError):
 def environment(name: str) -> Path:
     """Return the ``bin`` folder of the peer's environment, made on first use or when its requirements change.
 
+    A line ``# python 3.10`` among them names the version of Python that the peer needs.
+
     Raises:
         EnvironmentMissing: uv failed; mostly there is no network.
     """
@@ -33,8 +38,13 @@ def environment(name: str) -> Path:
         return place / "bin"
     progress(f"making the environment of {name} (once)")
     uv = Path(sys.executable).with_name("uv")
+    version = re.search(r"^# python (\S+)$", requirements.read_text(), re.MULTILINE)
+    try:
+        python = find_python(version[1]) if version else sys.executable
+    except EnvironmentUnavailableError as error:
+        raise EnvironmentMissing(f"{name} is left out: {error}") from error
     commands: list[list[str | Path]] = [
-        [uv, "venv", "--quiet", "--clear", "--python", sys.executable, place],
+        [uv, "venv", "--quiet", "--clear", "--python", python, place],
         [uv, "pip", "install", "--quiet", "--python", place / "bin" / "python", "-r", requirements],
     ]
     for command in commands:

@@ -1,4 +1,4 @@
-"""Invocations: one XGBoost model behind Sagesmith, BentoML and MLServer, and called directly in this process.
+"""Invocations: one XGBoost model behind Sagesmith, behind other model servers, and called directly in this process.
 
 The model is that of PERFORMANCE A.1: 100 trees of depth 6 over 30 features. Every server runs one process with
 one thread for it, is checked to give the right probability, and gets one row in each request: CSV here, JSON
@@ -9,60 +9,22 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
-import re
 import tarfile
 import tempfile
 import time
-import urllib.request
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
-from bench.environments import ROOT, EnvironmentMissing, environment
-from bench.load import measure
-from bench.peers.process import Peer, peer
+from bench.environments import EnvironmentMissing
+from bench.invocations import CONNECTIONS, Model, check, load, train
+from bench.peers.servers import PEERS, Contenders
 from bench.report import Row, Series, interleave, progress
-from bench.server import Sagesmith, free_port, new_home, running
+from bench.server import Sagesmith, new_home, running
 
 __all__ = ["run"]
 
-CONNECTIONS = (1, 16, 64)
 ENDPOINT = "bench"
 HTTPS, HTTP, CALL = "https + sigv4", "http + sigv4", "in-process call"
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """The model, one row of its data, and what it says to that row."""
-
-    file: Path
-    row: tuple[float, ...]
-    expected: float
-
-    @property
-    def csv(self) -> bytes:
-        """The row as text/csv."""
-        return ",".join(f"{value:.6g}" for value in self.row).encode()
-
-
-def train(folder: Path) -> Model:
-    """Train the model on scikit-learn's breast-cancer data and save it in *folder*."""
-    import numpy as np
-    import xgboost
-    from sklearn.datasets import load_breast_cancer
-
-    features, labels = load_breast_cancer(return_X_y=True)
-    # What the request's text can carry is what all servers predict.
-    features = np.array([[float(f"{value:.6g}") for value in row] for row in features], np.float32)
-    matrix = xgboost.DMatrix(features, label=labels)
-    parameters = {"objective": "binary:logistic", "max_depth": 6, "eta": 0.3, "seed": 7, "nthread": 2}
-    booster = xgboost.train(parameters, matrix, 100)
-    file = folder / "model.ubj"
-    booster.save_model(file)
-    booster.save_model(folder / "model.json")
-    return Model(file, tuple(float(value) for value in features[17]), float(booster.predict(matrix)[17]))
 
 
 def run(rounds: int, seconds: float, quick: bool) -> list[Row]:
@@ -70,7 +32,7 @@ def run(rounds: int, seconds: float, quick: bool) -> list[Row]:
     with tempfile.TemporaryDirectory() as name, new_home() as home, contextlib.ExitStack() as stack:
         folder = Path(name)
         model = train(folder)
-        contenders: dict[str, Callable[[], Mapping[str, float]]] = {}
+        contenders: Contenders = {}
         server = stack.enter_context(running(home))
         progress("  deploying to Sagesmith")
         deploy(server, model)
@@ -86,25 +48,12 @@ def run(rounds: int, seconds: float, quick: bool) -> list[Row]:
         contenders[HTTPS] = ours(server.url)
         contenders[HTTP] = ours(server.http_url)
         contenders[CALL] = lambda: direct(model, seconds)
-        for start in (bentoml, mlserver):
+        for start in PEERS:
             try:
                 contenders.update(stack.enter_context(start(model, folder, seconds)))
             except EnvironmentMissing as error:
                 progress(f"  {error}")
         return rows(interleave(rounds, contenders))
-
-
-def load(url: str, headers: Mapping[str, str], body: bytes, seconds: float) -> dict[str, float]:
-    """Warm up for a second, then measure at each number of connections."""
-    measure(url, headers, body, connections=4, seconds=1)
-    found: dict[str, float] = {}
-    for connections in CONNECTIONS:
-        result = measure(url, headers, body, connections=connections, seconds=seconds)
-        found[f"p50 at {connections}"] = result.p50_s
-        found[f"p99 at {connections}"] = result.p99_s
-        found[f"rps at {connections}"] = result.rps
-        found[f"bad at {connections}"] = result.bad
-    return found
 
 
 def direct(model: Model, seconds: float) -> dict[str, float]:
@@ -159,106 +108,6 @@ def deploy(server: Sagesmith, model: Model) -> None:
     sagemaker.get_waiter("endpoint_in_service").wait(
         EndpointName=ENDPOINT, WaiterConfig={"Delay": 0.1, "MaxAttempts": 600}
     )
-
-
-def check(
-    url: str, headers: Mapping[str, str], body: bytes, expected: float, server: Sagesmith | None = None
-) -> None:
-    """Send one request and compare the probability.
-
-    Raises:
-        RuntimeError: it is not the model's.
-    """
-    import ssl
-
-    context = None
-    if url.startswith("https") and server is not None:
-        context = ssl.create_default_context(cafile=server.environment["AWS_CA_BUNDLE"])
-    request = urllib.request.Request(url, data=body, headers=dict(headers), method="POST")
-    with urllib.request.urlopen(request, timeout=30, context=context) as answer:
-        text = answer.read().decode()
-    numbers = [float(number) for number in re.findall(r"-?\d+\.\d+(?:[eE][-+]?\d+)?|\d[eE]-\d+", text)]
-    if not any(abs(number - expected) < 1e-6 for number in numbers):
-        raise RuntimeError(f"{url} answered {text[:200]!r} instead of {expected}")
-
-
-# ---- peers ---------------------------------------------------------------------------------------------
-
-
-def thawed(server: Peer, then: Callable[[], Mapping[str, float]]) -> Callable[[], Mapping[str, float]]:
-    """Return *then* with *server* running meanwhile."""
-
-    def measured() -> Mapping[str, float]:
-        server.thaw()
-        try:
-            return then()
-        finally:
-            server.freeze()
-
-    return measured
-
-
-@contextlib.contextmanager
-def bentoml(
-    model: Model, folder: Path, seconds: float
-) -> Iterator[dict[str, Callable[[], Mapping[str, float]]]]:
-    """Run BentoML; it has two contenders, without and with its adaptive batching."""
-    binaries, port = environment("bentoml"), free_port()
-    command: list[str | Path] = [
-        binaries / "bentoml", "serve", "bento_service:Service", "--working-dir", str(ROOT / "bench" / "peers"),
-        "--host", "127.0.0.1", "--port", str(port),
-    ]  # fmt: skip
-    environ = {
-        "BENCH_MODEL": str(model.file), "OMP_NUM_THREADS": "1", "BENTOML_DO_NOT_TRACK": "True",
-        "BENTOML_HOME": str(folder / "bentoml"),
-    }  # fmt: skip
-    base = f"http://127.0.0.1:{port}"
-    body, headers = json.dumps({"x": [model.row]}).encode(), {"Content-Type": "application/json"}
-    with peer(command, base + "/readyz", folder, environ) as server:
-        yield {
-            title: _peer_contender(server, base + path, headers, body, model, seconds)
-            for title, path in (("BentoML", "/predict"), ("BentoML, batching", "/predict_batched"))
-        }
-
-
-@contextlib.contextmanager
-def mlserver(
-    model: Model, folder: Path, seconds: float
-) -> Iterator[dict[str, Callable[[], Mapping[str, float]]]]:
-    """Run MLServer with its model in the serving process, its quicker way."""
-    binaries, port = environment("mlserver"), free_port()
-    place = folder / "mlserver"
-    place.mkdir()
-    settings: dict[str, Any] = {
-        "debug": False, "host": "127.0.0.1", "http_port": port, "grpc_port": free_port(),
-        "metrics_port": free_port(), "parallel_workers": 0,
-    }  # fmt: skip
-    (place / "settings.json").write_text(json.dumps(settings))
-    (place / "model-settings.json").write_text(
-        json.dumps(
-            {
-                "name": "bench",
-                "implementation": "mlserver_xgboost.XGBoostModel",
-                "parameters": {"uri": str(folder / "model.json"), "version": "v1"},
-            }
-        )
-    )
-    base = f"http://127.0.0.1:{port}"
-    values = {"name": "x", "shape": [1, len(model.row)], "datatype": "FP32", "data": model.row}
-    body, headers = json.dumps({"inputs": [values]}).encode(), {"Content-Type": "application/json"}
-    command: list[str | Path] = [binaries / "mlserver", "start", str(place)]
-    with peer(command, base + "/v2/models/bench/ready", folder, {"OMP_NUM_THREADS": "1"}) as server:
-        url = base + "/v2/models/bench/infer"
-        yield {"MLServer": _peer_contender(server, url, headers, body, model, seconds)}
-
-
-def _peer_contender(
-    server: Peer, url: str, headers: Mapping[str, str], body: bytes, model: Model, seconds: float
-) -> Callable[[], Mapping[str, float]]:
-    server.thaw()
-    check(url, headers, body, model.expected)
-    server.freeze()
-    return thawed(server, lambda: load(url, headers, body, seconds))
 
 
 # ---- the table -----------------------------------------------------------------------------------------

@@ -17,8 +17,10 @@ __all__ = ["Peer", "peer"]
 class Peer:
     """A server in a session of its own."""
 
-    def __init__(self, command: Sequence[str | Path], environ: Mapping[str, str], folder: Path) -> None:
-        self.log = folder / f"{Path(command[0]).name}.log"
+    def __init__(
+        self, command: Sequence[str | Path], environ: Mapping[str, str], folder: Path, name: str = ""
+    ) -> None:
+        self.log = folder / f"{name or Path(command[0]).name}.log"
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 command, cwd=folder, env={**os.environ, **environ}, stdin=subprocess.DEVNULL,
@@ -26,7 +28,7 @@ class Peer:
             )  # fmt: skip
 
     def wait_for(self, url: str, timeout_s: float = 120.0) -> None:
-        """Return when a GET of *url* is answered, with whatever status.
+        """Return when a GET of *url* succeeds.
 
         Raises:
             RuntimeError: the process ended or answered nothing in time; the sentence ends with its last lines.
@@ -36,11 +38,11 @@ class Peer:
             try:
                 with urllib.request.urlopen(url, timeout=5):
                     return
-            except urllib.error.HTTPError:
-                return
-            except OSError:
+            except OSError:  # a status of 400 and above as well
                 time.sleep(0.1)
-        raise RuntimeError(f"{self.log.name} did not answer: {self.log.read_text('utf-8', 'replace')[-500:]}")
+        raise RuntimeError(
+            f"{self.log.name} did not become ready: {self.log.read_text('utf-8', 'replace')[-500:]}"
+        )
 
     def freeze(self) -> None:
         """Take the processor from it."""
@@ -54,29 +56,34 @@ class Peer:
         """Return the proportional memory of the whole session."""
         import psutil
 
-        return sum(
-            process.memory_full_info().pss
-            for process in psutil.process_iter()
-            if _session(process.pid) == self._process.pid
-        )
+        return sum(psutil.Process(member).memory_full_info().pss for member in self._members())
 
     def end(self) -> None:
-        """End the whole session."""
+        """End all its processes."""
         self.thaw()
-        self._signal(signal.SIGTERM)
+        members = self._members()
+        self._process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(5)
-        self._signal(signal.SIGKILL)
+        for member in members | self._members():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(member, signal.SIGKILL)
         self._process.wait()
 
     def _signal(self, number: int) -> None:
-        """Signal every process of the session: some servers put their workers into groups of their own."""
+        for process in self._members():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, number)
+
+    def _members(self) -> set[int]:
+        """Return all its processes: some servers put their workers into groups, others into sessions of their own."""
         import psutil
 
-        for process in psutil.pids():
-            if _session(process) == self._process.pid:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process, number)
+        found = {process for process in psutil.pids() if _session(process) == self._process.pid}
+        for member in tuple(found):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found |= {child.pid for child in psutil.Process(member).children(recursive=True)}
+        return found
 
 
 def _session(pid: int) -> int:
@@ -88,10 +95,14 @@ def _session(pid: int) -> int:
 
 @contextlib.contextmanager
 def peer(
-    command: Sequence[str | Path], url: str, folder: Path, environ: Mapping[str, str] | None = None
+    command: Sequence[str | Path],
+    url: str,
+    folder: Path,
+    environ: Mapping[str, str] | None = None,
+    name: str = "",
 ) -> Iterator[Peer]:
     """Run *command* until *url* answers; freeze it; end it when the block ends."""
-    server = Peer(command, environ or {}, folder)
+    server = Peer(command, environ or {}, folder, name)
     try:
         server.wait_for(url)
         server.freeze()

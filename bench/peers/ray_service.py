@@ -1,0 +1,37 @@
+"""Ray Serve's deployment of the benchmark's model, as its documentation says."""
+
+import os
+import signal
+import tempfile
+
+import numpy as np
+import ray
+import xgboost
+from ray import serve
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+
+
+@serve.deployment(num_replicas=1, max_ongoing_requests=256)
+class Model:
+    """One replica, one thread, like every other server in the benchmark."""
+
+    def __init__(self) -> None:
+        self.booster = xgboost.Booster(model_file=os.environ["BENCH_MODEL"])
+        self.booster.set_param({"nthread": 1})
+
+    async def __call__(self, request: Request) -> PlainTextResponse:
+        """Predict one request."""
+        row = np.array((await request.body()).split(b","), np.float32)
+        return PlainTextResponse(f"{self.booster.inplace_predict(row.reshape(1, -1))[0]:.9g}")
+
+
+with tempfile.TemporaryDirectory(prefix="ray") as folder:
+    ray.init(
+        num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False, _temp_dir=folder,
+        _node_ip_address="127.0.0.1",
+    )  # fmt: skip
+    serve.start(http_options={"host": "127.0.0.1", "port": int(os.environ["BENCH_PORT"])})
+    serve.run(Model.bind(), route_prefix="/invocations")
+    signal.sigwait({signal.SIGTERM, signal.SIGINT})
+    ray.shutdown()
