@@ -27,6 +27,7 @@ class Entry:
 
 @dataclass
 class Facts:
+    size: int = 0
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol
 from sagesmith.clock import Clock
 from sagesmith.errors import AwsError
 from sagesmith.fleet.api import Fleet, InstanceLost
-from sagesmith.hosting._gateway_table import DIRECT, RANDOM
+from sagesmith.hosting._gateway_table import DIRECT, MODELS, RANDOM
 from sagesmith.hosting._serving_spec import instance_spec, log_group
 from sagesmith.images import Image
 from sagesmith.instance import spec
@@ -455,7 +455,11 @@ class EndpointWorker:
 
 
 def _features(details: Mapping[str, Any]) -> list[str]:
-    has = {RANDOM: details.get("routing") == "RANDOM", DIRECT: bool(details.get("direct"))}
+    has = {
+        RANDOM: details.get("routing") == "RANDOM",
+        DIRECT: bool(details.get("direct")),
+        MODELS: bool(details.get("multi_model")),
+    }
     return [feature for feature, present in has.items() if present]
 
 

@@ -11,8 +11,12 @@ __all__ = [
     "endpoint_not_found",
     "endpoint_not_in_service",
     "model_error",
+    "model_not_found",
+    "model_not_ready",
     "no_instance",
+    "no_room",
     "no_such_feature",
+    "no_target_model",
     "server_ends",
     "variant_not_found",
 ]
@@ -70,6 +74,36 @@ def no_such_feature(name: str, variant: str, member: str) -> AwsError:
         "ValidationError",
         f"{member} cannot be used with production variant {variant} of endpoint {name}: its model is not made for it. "
         f"Leave {member} out.",
+    )
+
+
+def no_target_model(name: str) -> AwsError:
+    """Return the answer to a request that names none of a multi-model endpoint's models."""
+    return AwsError(
+        "ValidationError", f"Endpoint {name} serves many models: TargetModel must name one of its artifacts."
+    )
+
+
+def model_not_found(message: str) -> AwsError:
+    """Return the answer to a `TargetModel` that is not there."""
+    return AwsError("ValidationError", message)
+
+
+def model_not_ready(model: str) -> AwsError:
+    """Return the answer to a request whose model is still being loaded."""
+    return AwsError(
+        "ModelNotReadyException",
+        f"The model {model} is still being loaded. Try again in a moment.",
+        status=429,
+    )
+
+
+def no_room(model: str, message: str) -> AwsError:
+    """Return the answer to a request whose model cannot be loaded beside those that have work."""
+    return AwsError(
+        "ServiceUnavailable",
+        f"The model {model} cannot be loaded now: {message}. Try again, or give the variant larger or more instances.",
+        status=503,
     )
 
 

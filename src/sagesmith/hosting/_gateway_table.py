@@ -12,10 +12,11 @@ from sagesmith.hosting import _gateway_errors as errors
 from sagesmith.hosting._gateway_chain import ChainLink
 from sagesmith.hosting._gateway_link import MAX_QUEUED_BYTES, Invocation, Link
 from sagesmith.hosting._gateway_metrics import VariantCounters
+from sagesmith.hosting._gateway_models import ModelsLink
 
-__all__ = ["DIRECT", "ENDING", "FEATURES", "RANDOM", "AnyLink", "Endpoint", "Limits", "Variant"]
+__all__ = ["DIRECT", "ENDING", "FEATURES", "MODELS", "RANDOM", "AnyLink", "Endpoint", "Limits", "Variant"]
 
-AnyLink: TypeAlias = Link | ChainLink
+AnyLink: TypeAlias = Link | ChainLink | ModelsLink
 """An instance, as a variant sees it."""
 
 _CACHED_HEADS: Final = 1024
@@ -24,7 +25,8 @@ ENDING: Final = "Ending"
 
 RANDOM: Final = "random"
 DIRECT: Final = "direct"
-FEATURES: Final[Mapping[str, str]] = {DIRECT: "TargetContainerHostname"}
+MODELS: Final = "models"
+FEATURES: Final[Mapping[str, str]] = {DIRECT: "TargetContainerHostname", MODELS: "TargetModel"}
 """Which member of a request needs which feature of a variant."""
 
 _SERVING: Final = frozenset(("InService", "Updating", "SystemUpdating", "RollingBack"))
@@ -122,7 +124,7 @@ class Variant:
             counters.client_errors += 1
         else:
             counters.server_errors += 1
-        invocation.fail(self._model_error(link, status, body.decode("utf-8", "replace")))
+        invocation.fail(self.model_error(link, status, body.decode("utf-8", "replace")))
 
     def lost(self, link: AnyLink, invocation: Invocation) -> None:
         """The connection broke after *invocation* was written: nobody knows what the model did with it."""
@@ -142,9 +144,10 @@ class Variant:
     def _failed(self, link: AnyLink, invocation: Invocation, message: str) -> None:
         self.counters.invocations += 1
         self.counters.failures += 1
-        invocation.fail(self._model_error(link, 0, message))
+        invocation.fail(self.model_error(link, 0, message))
 
-    def _model_error(self, link: AnyLink, status: int, message: str) -> AwsError:
+    def model_error(self, link: AnyLink, status: int, message: str) -> AwsError:
+        """Return `ModelError` around what a model at *link* answered."""
         return errors.model_error(
             self.endpoint.arn, self.name, link.instance_id, status, message, self._limits.console_url
         )

@@ -67,6 +67,7 @@ def instance_spec(
             code_uri=first.code_uri,
             containers=containers if several else (),
             direct=bool(details.get("direct")),
+            many=bool(details.get("multi_model")),
         ),
         log_group=log_group(endpoint),
         log_stream=f"{variant}/{instance_id}",

@@ -22,15 +22,36 @@ from sagesmith.errors import AwsError
 from sagesmith.hosting._gateway_chain import ChainLink
 from sagesmith.hosting._gateway_http import HttpLink
 from sagesmith.hosting._gateway_link import Invocation, Link, Owner
-from sagesmith.hosting._gateway_table import DIRECT, ENDING, RANDOM, AnyLink, Endpoint, Limits, Variant
+from sagesmith.hosting._gateway_models import ModelsLink
+from sagesmith.hosting._gateway_table import (
+    DIRECT,
+    ENDING,
+    MODELS,
+    RANDOM,
+    AnyLink,
+    Endpoint,
+    Limits,
+    Variant,
+)
 from sagesmith.store.metrics import Datum
 
-__all__ = ["DIRECT", "RANDOM", "Answer", "Endpoint", "Gateway", "Invocation", "MetricSink", "request_head"]
+__all__ = [
+    "DIRECT",
+    "MODELS",
+    "RANDOM",
+    "Answer",
+    "Endpoint",
+    "Gateway",
+    "Invocation",
+    "MetricSink",
+    "request_head",
+]
 
 log = logging.getLogger(__name__)
 
 NAMESPACE: Final = "AWS/SageMaker"
 _SEVERAL: Final = ("serial|", "direct|")
+_MANY: Final = ("models|",)
 
 
 class MetricSink(Protocol):
@@ -139,7 +160,8 @@ class Gateway:
 
         The key of a variant is its name; during an update, when it may be there twice, a NUL and what tells the two
         apart may follow. *features* of variants, by key: those with `RANDOM` send each request to any instance, the
-        others to that with the fewest in flight; to those with `DIRECT` requests name their container.
+        others to that with the fewest in flight; to those with `DIRECT` requests name their container, to those with
+        `MODELS` their model.
 
         Variants that are no longer named are retired: their instances take no new requests and are forgotten
         when those in flight are answered. Invocations are refused while *status* is not one that serves.
@@ -163,7 +185,7 @@ class Gateway:
 
     def add_instance(self, region: str, name: str, variant: str, instance_id: str, address: str) -> None:
         """Connect to an instance that serves *variant*: ``unix:/path``, ``tcp:host:port`` or ``http:host:port``,
-        or several containers (see `_gateway_chain`).
+        or several containers (see `_gateway_chain`) or many models (see `_gateway_models`).
 
         Requests may come at once: they wait for the connection. Adding it again with another address
         replaces it; with the same, it changes nothing.
@@ -172,7 +194,7 @@ class Gateway:
             KeyError: no such endpoint or variant was set.
             ValueError: the address is of no such form.
         """
-        if not address.startswith(("unix:", "tcp:", "http:", *_SEVERAL)):
+        if not address.startswith(("unix:", "tcp:", "http:", *_SEVERAL, *_MANY)):
             raise ValueError(f"the address {address!r} of instance {instance_id} is of no known form")
         owner = self._endpoints[region, name].variants[variant]
         known = self._instances.get(instance_id)
@@ -184,6 +206,8 @@ class Gateway:
         link: AnyLink
         if address.startswith(_SEVERAL):
             link = ChainLink(instance_id, address, owner, self._forget, most, _link)
+        elif address.startswith(_MANY):
+            link = ModelsLink(instance_id, address, owner, self._forget, most, _link)
         else:
             link = _link(instance_id, address, owner, self._forget, most)
         owner.links.append(link)

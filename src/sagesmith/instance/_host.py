@@ -101,6 +101,7 @@ class Host:
     container: Container | None = None
     python_prefix: str = ""
     own_image: OwnImage | None = None
+    socket_name: str = "model.sock"
     _python_use: Use | None = None
 
     @classmethod
@@ -134,7 +135,7 @@ class Host:
     @property
     def socket(self) -> str:
         """Where the model server listens, seen from outside."""
-        return f"{self.node.socket_folder or self.folder / 'run'}/model.sock"
+        return f"{self.node.socket_folder or self.folder / 'run'}/{self.socket_name}"
 
     def plan(
         self,

@@ -33,6 +33,11 @@ class ObjectFacts(Protocol):
     """What is known of an object without its content."""
 
     @property
+    def size(self) -> int:
+        """The length of its content in bytes."""
+        ...
+
+    @property
     def metadata(self) -> Mapping[str, str]:
         """What its writer said of it."""
         ...

@@ -144,7 +144,7 @@ class Serving:
             return host.plan({}, read_only=("model",), port=_PORT)
         Path(host.socket).unlink(missing_ok=True)
         plan = host.plan({}, read_only=("model",))
-        socket = host.folder / "run" / "model.sock"
+        socket = host.folder / "run" / host.socket_name
         inside = host.socket if not host.sandboxed else host.runtime.path_inside(plan, socket)
         workers = str(max(1, self._task.workers))
         return replace(

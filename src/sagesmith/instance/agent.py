@@ -38,6 +38,7 @@ from sagesmith.images import metric_definitions
 from sagesmith.instance._host import Host
 from sagesmith.instance._link import Link
 from sagesmith.instance._metrics import MetricScanner
+from sagesmith.instance._multi_model import MultiModel
 from sagesmith.instance._objects import DataError, Objects
 from sagesmith.instance._pipeline import Pipeline
 from sagesmith.instance._serving import Serving
@@ -73,7 +74,7 @@ _LOOK_S: Final = 2.0
 _SIGNAL_GRACE_S: Final = 5.0
 
 ObjectsFactory = Callable[[InstanceSpec], Objects]
-Work: TypeAlias = Training | Serving | Pipeline | Transform
+Work: TypeAlias = Training | Serving | Pipeline | MultiModel | Transform
 
 
 def main(folder: Path, token: str = "", control: int = -1, modules: Sequence[str] = ()) -> None:
@@ -202,6 +203,8 @@ def _work(host: Host) -> Work:
         return Training(host, task)
     if isinstance(task, TransformTask):
         return Transform(host, task)
+    if task.many:
+        return MultiModel(host, task)
     return Pipeline(host, task) if task.containers else Serving(host, task)
 
 

@@ -146,7 +146,8 @@ class ServingTask:
     `model_data` is an S3 URI of a `.tar.gz` or, if `model_data_type` is S3Prefix, of a prefix; "" for none.
     `code_uri` is an archive of the user's code, unpacked to /opt/ml/code. `containers` are those of a model that has
     several; requests go through all of them in turn, or if `direct` to the one they name. The instance's own
-    container and model are then the first one's.
+    container and model are then the first one's. If `many`, `model_data` is the prefix below which the artifacts of
+    many models lie, which are loaded when they are asked for.
     """
 
     kind: ClassVar[str] = "serving"
@@ -161,6 +162,7 @@ class ServingTask:
     code_uri: str = ""
     containers: tuple[ServedContainer, ...] = ()
     direct: bool = False
+    many: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +275,7 @@ class Utilization:
 class Ready:
     """The model server passed its first `/ping`. *address* is ``unix:/path`` or ``tcp:host:port``, where it speaks
     frames, or ``http:host:port``; or of several containers ``serial|`` or ``direct|`` and then ``name=address`` of each,
-    with ``|`` between."""
+    with ``|`` between; or of many models ``models|`` and the address of who loads them."""
 
     kind: ClassVar[str] = "ready"
     address: str

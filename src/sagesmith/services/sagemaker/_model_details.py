@@ -24,14 +24,18 @@ def model_details(
     containers = model.get("Containers") or [model["PrimaryContainer"]]
     if len(containers) > 1 and not several:
         raise not_available(f"Transforming with a model with several Containers ({name})")
-    if any(container.get("Mode") == "MultiModel" for container in containers):
-        raise not_available(f"Deploying a model with Mode MultiModel ({name})")
+    many = any(container.get("Mode") == "MultiModel" for container in containers)
+    if many and (len(containers) > 1 or not several):
+        what = "Deploying several Containers" if several else "Transforming with a model"
+        raise not_available(f"{what} with Mode MultiModel ({name})")
     details: dict[str, Any] = {
         "model_name": name,
         **_container(containers[0]),
         "role_arn": model.get("ExecutionRoleArn") or default_role_arn,
         "network_isolation": bool(model.get("EnableNetworkIsolation")),
     }
+    if many:
+        details["multi_model"] = True
     if len(containers) > 1:
         details["containers"] = [
             {

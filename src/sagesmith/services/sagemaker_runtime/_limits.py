@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from sagesmith.errors import AwsError
-from sagesmith.hosting.gateway import DIRECT
+from sagesmith.hosting.gateway import DIRECT, MODELS
 
 __all__ = [
     "ACTION",
@@ -23,7 +23,6 @@ ACTION: Final = "sagemaker:InvokeEndpoint"
 MAX_BODY: Final = 6 * 1024 * 1024
 
 REFUSED: Final[Mapping[str, str]] = {
-    "TargetModel": "x-amzn-sagemaker-target-model",
     "EnableExplanations": "x-amzn-sagemaker-enable-explanations",
     "InferenceComponentName": "x-amzn-sagemaker-inference-component",
     "SessionId": "x-amzn-sagemaker-session-id",
@@ -33,6 +32,7 @@ REFUSED: Final[Mapping[str, str]] = {
 
 SPECIAL: Final[Mapping[str, tuple[str, str, str]]] = {
     "TargetContainerHostname": ("x-amzn-sagemaker-target-container-hostname", "target-container", DIRECT),
+    "TargetModel": ("x-amzn-sagemaker-target-model", "target-model", MODELS),
 }
 """Members that only some models take: the header, the field in the frame's head, the feature that it needs."""
 
