@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sagesmith_algorithms.formats.batch import Floats
+from sagesmith_algorithms.threads import side_by_side
 
 __all__ = ["cluster_sums", "kmeans_plus_plus", "lloyd", "nearest", "squared_distances_to"]
 
@@ -25,13 +26,13 @@ def nearest(points: Floats, centers: Floats) -> npt.NDArray[np.intp]:
     transposed = np.ascontiguousarray(centers.T)
     labels = np.empty(len(points), np.intp)
     step = max(64, _BLOCK_ELEMENTS // len(centers))
-    products = np.empty((min(step, len(points)), len(centers)), np.float32)
-    for start in range(0, len(points), step):
-        block = points[start : start + step]
-        out = products[: len(block)]
-        np.dot(block, transposed, out=out)
-        out -= half_norms
-        np.argmax(out, axis=1, out=labels[start : start + step])
+
+    def label(start: int) -> None:
+        products = points[start : start + step] @ transposed
+        products -= half_norms
+        np.argmax(products, axis=1, out=labels[start : start + step])
+
+    side_by_side(label, range(0, len(points), step))
     return labels
 
 

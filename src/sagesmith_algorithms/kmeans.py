@@ -341,7 +341,7 @@ class KMeans(StreamingAlgorithm):
 
 def _auto_factor(k: int) -> int:
     """Centers that follow the data for each of the k: fewer for many clusters, of which each costs time."""
-    return max(4, min(10, 2000 // k))
+    return max(4, min(10, 600 // k))
 
 
 def _auto_trials(k: int) -> int:

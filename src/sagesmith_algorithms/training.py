@@ -14,7 +14,7 @@ import numpy.typing as npt
 from sagesmith_algorithms.base import StreamingAlgorithm
 from sagesmith_algorithms.errors import CustomerError, DataError
 from sagesmith_algorithms.formats.batch import located
-from sagesmith_algorithms.formats.readers import channel_batches, rebatched
+from sagesmith_algorithms.formats.readers import ahead, channel_batches, rebatched
 from sagesmith_algorithms.logs import MetricsLog, info
 from sagesmith_toolkit.rendezvous import Rendezvous
 
@@ -96,7 +96,8 @@ def batches_of(
     batches = channel_batches(
         environment.channels[name], kind.content_types[0], epoch=epoch, n_threads=environment.num_cpus
     )
-    return rebatched(batches, size)
+    found = rebatched(batches, size)
+    return ahead(found) if environment.num_cpus > 1 else found
 
 
 def _merge(algorithm: StreamingAlgorithm, hosts: Rendezvous) -> None:

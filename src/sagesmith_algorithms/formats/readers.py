@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import queue
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +20,7 @@ from sagesmith_algorithms.formats.files import channel_files
 if TYPE_CHECKING:
     from sagesmith_toolkit.environment import Channel
 
-__all__ = ["channel_batches", "file_batches", "rebatched"]
+__all__ = ["ahead", "channel_batches", "file_batches", "rebatched"]
 
 
 def channel_batches(
@@ -74,6 +77,37 @@ def file_batches(
     for batch in batches:
         yield replace(batch, origins=(Origin(str(path), first, len(batch)),))
         first += len(batch)
+
+
+def ahead(batches: Iterator[Batch], n: int = 4) -> Iterator[Batch]:
+    """Yield *batches*, of which up to *n* are read in another thread while one is worked on."""
+    waiting: queue.Queue[Batch | BaseException | None] = queue.Queue(n)
+    left = threading.Event()
+
+    def put(item: Batch | BaseException | None) -> None:
+        while not left.is_set():
+            with contextlib.suppress(queue.Full):
+                waiting.put(item, timeout=0.1)
+                return
+
+    def read() -> None:
+        try:
+            for batch in batches:
+                put(batch)
+                if left.is_set():
+                    return
+            put(None)
+        except BaseException as error:  # raised again where the batch was expected
+            put(error)
+
+    threading.Thread(target=read, name="reader", daemon=True).start()
+    try:
+        while (item := waiting.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        left.set()
 
 
 def rebatched(batches: Iterator[Batch], size: int) -> Iterator[Batch]:

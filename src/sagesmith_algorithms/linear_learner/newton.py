@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sagesmith_algorithms.linear_learner.losses import Loss
+from sagesmith_algorithms.threads import side_by_side
 
 __all__ = ["Newton", "Objective", "fits"]
 
@@ -259,17 +260,19 @@ class Newton:
         scale = curvature.mean(axis=0, dtype=np.float64).reshape(-1, c)
         places = np.arange(width)
         like = _representatives(base, self._mean_squares, self.objective.positive_weight, models)
+
+        def measure(place: tuple[int, int]) -> None:
+            i, j = place
+            second = _gram(rows, curvature[:, i * c + j]).astype(np.float64) / len(labels)
+            second[places, places] += scale[i, j] * self._unseen
+            if not self._use_bias:
+                second[-1, :-1] = second[:-1, -1] = 0.0
+                second[-1, -1] = 1.0
+            self._second[models[i], j] = second
+
+        side_by_side(measure, [(i, j) for i in range(len(models)) if like[i] == i for j in range(c)])
         for i, model in enumerate(models):
-            for j in range(c):
-                if like[i] == i:
-                    second = _gram(rows, curvature[:, i * c + j]).astype(np.float64) / len(labels)
-                    second[places, places] += scale[i, j] * self._unseen
-                    if not self._use_bias:
-                        second[-1, :-1] = second[:-1, -1] = 0.0
-                        second[-1, -1] = 1.0
-                    self._second[model, j] = second
-                else:
-                    self._second[model, j] = self._second[models[like[i]], j]
+            self._second[model] = self._second[models[like[i]]]
         self._scale[models] = scale
         self._expanded_at[:, models] = base
 

@@ -8,7 +8,6 @@ each host's rows, and the weights averaged after each pass.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
@@ -25,6 +24,7 @@ from sagesmith_algorithms.linear_learner.losses import loss_of
 from sagesmith_algorithms.linear_learner.minibatch import MiniBatches, Settings
 from sagesmith_algorithms.linear_learner.newton import Newton, Objective
 from sagesmith_algorithms.linear_learner.team import Team
+from sagesmith_algorithms.threads import blas_on_one_thread, side_by_side
 
 __all__ = ["Fitted", "Progress", "Trainer"]
 
@@ -78,6 +78,10 @@ class Trainer:
         Raises:
             DataError: a row cannot be learned from, or there is none.
         """
+        with blas_on_one_thread():
+            return self._fit(train, validation)
+
+    def _fit(self, train: Rows, validation: Rows | None) -> Fitted:
         values, team = self._values, self._team
         self._read(train, validation)
         width = train.n_features
@@ -287,19 +291,15 @@ class Trainer:
         )
 
     def _pass_over(self, objective: Objective, rows: Rows, weights: Array) -> tuple[Array, Array]:
-        if self._n_threads < 2:
-            return objective.pass_over(rows.blocks(), weights)
-        # Blocks side by side, each product on one thread: the losses themselves know no threads.
-        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
         blocks = rows.blocks()
         loss, slopes = np.zeros(objective.n_models), np.zeros(weights.shape)
-        with threadpool_limits(1), ThreadPoolExecutor(self._n_threads) as pool:
-            while group := list(islice(blocks, 16 * self._n_threads)):
-                parts = [iter(group[i :: self._n_threads]) for i in range(self._n_threads)]
-                for one_loss, one_slopes in pool.map(lambda part: objective.pass_over(part, weights), parts):
-                    loss += one_loss
-                    slopes += one_slopes
+        while group := list(islice(blocks, 16 * self._n_threads)):
+            parts = [group[i :: self._n_threads] for i in range(self._n_threads)]
+            for one_loss, one_slopes in side_by_side(
+                lambda part: objective.pass_over(iter(part), weights), parts
+            ):
+                loss += one_loss
+                slopes += one_slopes
         return loss, slopes
 
     def _watched(self, objective: Objective, weights: Array, validation: Rows | None) -> Array | None:
@@ -308,8 +308,16 @@ class Trainer:
             return None
         flat = weights.reshape(len(weights), -1).astype(np.float32)
         loss = np.zeros(objective.n_models)
-        for rows, labels in validation.blocks():
-            loss += objective.parts(np.asarray(rows @ flat), labels)[0].sum(axis=0, dtype=np.float64)
+
+        def losses(block: tuple[Any, Array]) -> Array:
+            found: Array = objective.parts(np.asarray(block[0] @ flat), block[1])[0].sum(
+                axis=0, dtype=np.float64
+            )
+            return found
+
+        blocks = validation.blocks()
+        while group := list(islice(blocks, 16 * self._n_threads)):
+            loss += sum(side_by_side(losses, group))
         n, loss = self._team.summed(np.array(validation.n_rows), loss)
         return np.asarray(loss / n)
 

@@ -1,0 +1,45 @@
+"""Blocks of work side by side, each with BLAS on one thread.
+
+BLAS's own threads wait for each other after each of many small products, and where the machine is busy they wait for
+the one that is not running: ten times as long. Blocks that know nothing of each other do not wait.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, Final, TypeVar
+
+from sagesmith_toolkit.environment import cpu_count
+
+__all__ = ["blas_on_one_thread", "side_by_side"]
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+_pools: Final[dict[tuple[int, int], ThreadPoolExecutor]] = {}
+_controllers: Final[list[Any]] = []
+
+
+def side_by_side(function: Callable[[_Item], _Result], items: Sequence[_Item]) -> list[_Result]:
+    """Return *function* of each of *items*, in their order, computed on as many threads as this instance may use."""
+    n_threads = cpu_count()
+    if n_threads < 2 or len(items) < 2:
+        return [function(item) for item in items]
+    place = os.getpid(), n_threads  # threads do not survive a fork
+    if place not in _pools:
+        _pools[place] = ThreadPoolExecutor(n_threads, "block")
+    with blas_on_one_thread():
+        return list(_pools[place].map(function, items))
+
+
+@contextmanager
+def blas_on_one_thread() -> Iterator[None]:
+    """Within, products use the thread that asks for them alone."""
+    if not _controllers:
+        from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+
+        _controllers.append(ThreadpoolController())  # looking for the libraries takes a while: once
+    with _controllers[0].limit(limits=1, user_api="blas"):
+        yield
