@@ -328,7 +328,7 @@ def test_configurations_refuse_what_is_not_there_yet(call: Direct) -> None:
 
 
 def test_several_models_in_several_containers_are_stored_but_not_deployed(call: Direct) -> None:
-    containers = [{"Image": IMAGE, "Mode": "MultiModel", "ModelDataUrl": "s3://b/p/"}, {"Image": IMAGE}]
+    containers = [{"Image": IMAGE, "Mode": "MultiModel", "ModelDataUrl": "s3://bucket/p/"}, {"Image": IMAGE}]
     call("CreateModel", ModelName="m", Containers=containers)
     call("CreateEndpointConfig", EndpointConfigName="c", ProductionVariants=[a_variant()])
     error = fails(call, "CreateEndpoint", EndpointName="e", EndpointConfigName="c")
