@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shutil
 import subprocess
 import sys
 import threading
@@ -112,8 +113,15 @@ def test_the_nearest_stands_in_for_what_cannot_be_had(environments: Environments
     found = environments.find(wanted)
     assert found is not None
     assert (found.prefix, found.note) == (use.prefix, use.note)
-    assert found.prefix == environments.make(TINY, ignore).prefix
+    tiny = environments.make(TINY, ignore)
+    assert found.prefix == tiny.prefix
     assert [each.name for each in environments.all()] == ["tiny-1.0"]
+    for each in (use, found, tiny):
+        each.release()
+    shutil.rmtree(use.prefix)
+    assert environments.find(wanted) is None
+    again = environments.make(wanted, ignore)
+    assert (again.prefix, again.note) == (use.prefix, use.note)
 
 
 def test_builds_of_torch_in_a_folder_come_before_pytorchs_index(tmp_path: Path) -> None:

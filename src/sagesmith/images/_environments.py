@@ -19,8 +19,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -124,7 +124,8 @@ class Environments:
         mark = _read(target / _MARK)
         if mark is None or "instead" in mark:
             os.close(lock)
-            return self._find_nearest(wanted) if mark else None
+            use = self.find(wanted.nearest) if mark and wanted.nearest else None
+            return use and replace(use, note=str(mark and mark["instead"]))
         os.utime(target / _MARK)
         _link_toolkit(target)
         return Use(str(target), lock)
@@ -152,18 +153,15 @@ class Environments:
             if found is not None:
                 return found
             with self._alone(wanted, say, stop) as alone:
-                if not alone or self._is_complete(wanted):
+                mark = _read(self._folder / wanted.folder_name / _MARK)
+                if not alone or (mark is not None and "instead" not in mark):
                     continue
-                try:
-                    self._build(wanted, say, stop, before_exec)
-                except Unavailable as error:
-                    if wanted.nearest is None:
-                        raise BuildFailed(
-                            f"The environment {wanted.name} could not be built: {error}"
-                        ) from None
-                    say(f"The environment {wanted.name} cannot be had here: {error}")
-                    self.make(wanted.nearest, say, stop=stop, before_exec=before_exec).release()
-                    self._complete(wanted, instead=wanted.nearest.folder_name)
+                if mark is None and self._built(wanted, say, stop, before_exec):
+                    continue
+                if wanted.nearest is not None:
+                    use = self.make(wanted.nearest, say, stop=stop, before_exec=before_exec)
+                    self._complete(wanted, instead=_described(wanted, use))
+                    use.release()
 
     def all(self) -> list[Built]:
         """Return all environments that are there."""
@@ -200,14 +198,22 @@ class Environments:
 
     # ---- inside ------------------------------------------------------------------------------------------
 
-    def _find_nearest(self, wanted: PythonEnvironment) -> Use | None:
-        use = self.find(wanted.nearest) if wanted.nearest else None
-        if use is not None and wanted.nearest is not None and not use.note:
-            use.note = (
-                f"{wanted.name} cannot be had with the packages that this server finds; this job runs with the nearest "
-                f"that can: {_versions(use.prefix, [r for r in wanted.requirements if '==' in r])}."
-            )
-        return use
+    def _built(
+        self,
+        wanted: PythonEnvironment,
+        say: Callable[[str], None],
+        stop: Callable[[], bool],
+        before_exec: Callable[[], None] | None,
+    ) -> bool:
+        """Build *wanted*, or return False if it cannot be had and another one may stand in for it."""
+        try:
+            self._build(wanted, say, stop, before_exec)
+        except Unavailable as error:
+            if wanted.nearest is None:
+                raise BuildFailed(f"The environment {wanted.name} could not be built: {error}") from None
+            say(f"The environment {wanted.name} cannot be had here: {error}")
+            return False
+        return True
 
     def _complete(self, wanted: PythonEnvironment, **more: str) -> None:
         """Mark the folder of *wanted* as complete."""
@@ -337,16 +343,24 @@ def _read(mark: Path) -> dict[str, Any] | None:
     return content
 
 
-def _versions(prefix: str, requirements: Iterable[str]) -> str:
-    """Return which versions of the distributions that *requirements* name are in the environment *prefix*."""
+def _described(wanted: PythonEnvironment, use: Use) -> str:
+    """Return what a job is told that wants *wanted* and gets *use*: the versions of what was wanted exactly."""
     import importlib.metadata
 
-    path = [str(folder) for folder in Path(prefix).glob("lib/python*/site-packages")] if prefix else sys.path
-    names = [requirement_name(requirement) for requirement in requirements]
+    path = (
+        [str(folder) for folder in Path(use.prefix).glob("lib/python*/site-packages")]
+        if use.prefix
+        else sys.path
+    )
     found = {
         each.metadata["Name"].lower(): each.version for each in importlib.metadata.distributions(path=path)
     }
-    return ", ".join(f"{name} {found.get(name, '(unknown)')}" for name in names)
+    names = [requirement_name(requirement) for requirement in wanted.requirements if "==" in requirement]
+    versions = ", ".join(f"{name} {found.get(name, '(unknown)')}" for name in names)
+    return (
+        f"{wanted.name} cannot be had with the packages that this server finds; this job runs with the nearest that "
+        f"can: {versions}."
+    )
 
 
 def _link_toolkit(target: Path) -> None:
