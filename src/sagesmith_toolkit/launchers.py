@@ -10,8 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
-import subprocess
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, Sequence
 
@@ -108,6 +106,8 @@ def torchrun_defaults(environ: Mapping[str, str]) -> Dict[str, str]:
 
 def _reachable(host: str) -> str:
     """Return *host*, or its address if this container cannot resolve the name (it has no /etc/hosts of its own)."""
+    import socket  # these imports would delay every script by some milliseconds
+
     try:
         socket.gethostbyname(host)
     except OSError:
@@ -152,6 +152,8 @@ def _multi_worker(environment: Environment) -> Dict[str, Any]:
 @contextlib.contextmanager
 def _parameter_server(environment: Environment, python: str) -> Iterator[Dict[str, Any]]:
     """Run this host's parameter server, and give the configuration of its worker; the first host's is the master."""
+    import subprocess
+
     with _meeting(environment) as meeting:
         ports = _exchanged_ports(environment, meeting, 2)
         addresses = [
@@ -199,6 +201,8 @@ def _meeting(environment: Environment) -> Rendezvous:
 
 def _free_ports(count: int) -> List[int]:
     """Return ports that nothing on this machine listens on now."""
+    import socket
+
     with contextlib.ExitStack() as stack:
         probes = [stack.enter_context(socket.socket()) for _ in range(count)]
         for probe in probes:

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import Dict, List, Mapping, Sequence
 
 from sagesmith_toolkit.failures import InstallRequirementsError
 from sagesmith_toolkit.processes import run
 
-__all__ = ["add_programs", "install", "installer_environment", "make_overlay"]
+__all__ = ["add_programs", "install", "installer_environment", "make_overlay", "new_folder"]
 
 _CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 
@@ -39,6 +38,13 @@ def make_overlay(folder: Path) -> Path:
     lines = ["import site; site.addsitedir(%r)" % path for path in below]
     (packages / "_environment_below.pth").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder / "bin" / "python"
+
+
+def new_folder() -> Path:
+    """Return an empty folder for packages, which lasts as long as the container."""
+    import tempfile  # takes longer than all that most scripts need here
+
+    return Path(tempfile.mkdtemp(prefix="packages-"))
 
 
 def add_programs(python: Path) -> None:
@@ -65,7 +71,7 @@ def install(code_dir: Path, *, package: bool = False) -> str:
         wanted += ["-r", "requirements.txt"]
     if not wanted:
         return sys.executable
-    python = str(make_overlay(Path(tempfile.mkdtemp(prefix="packages-"))))
+    python = str(make_overlay(new_folder()))
     command = [python, "-m", "pip", "install", *wanted]
     print("Installing dependencies: %s" % " ".join(command), flush=True)
     ended = run(command, code_dir, installer_environment(os.environ))

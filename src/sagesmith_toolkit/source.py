@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import shutil
-import tarfile
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +25,9 @@ def place_code(source: str, code_dir: Path) -> None:
     code_dir.mkdir(parents=True, exist_ok=True)
     if not source or any(code_dir.iterdir()):
         return
+    import shutil  # the platform mostly has placed it already, and these imports would delay the script
+    import tempfile
+
     if source.startswith("s3://"):
         with tempfile.TemporaryDirectory() as folder:
             archive = Path(folder, "sourcedir.tar.gz")
@@ -53,6 +53,8 @@ def unpack(archive: Path, target: Path) -> None:
     Raises:
         UserCodeError: it is no tar, or a member would land or point outside of *target*.
     """
+    import tarfile
+
     try:
         with tarfile.open(str(archive)) as tar:
             for member in tar.getmembers():

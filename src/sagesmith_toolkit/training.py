@@ -10,8 +10,6 @@ import json
 import os
 import stat
 import sys
-import tempfile
-import traceback
 from pathlib import Path
 from typing import Dict, Mapping, Optional, Sequence
 
@@ -38,6 +36,8 @@ def main() -> int:
     except (UserCodeError, ConfigError) as error:
         return _failed(environment, str(error), getattr(error, "exit_code", 1))
     except Exception as error:
+        import traceback
+
         text = "FrameworkError: %s: %s\n%s" % (type(error).__name__, error, traceback.format_exc())
         return _failed(environment, text, 1)
     (environment.base_dir / "output").mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ def main() -> int:
 
 def become(command: Sequence[str]) -> int:
     """Become *command*, with the toolkit's old names on its path and a Python that it may add packages to."""
-    python = packages.make_overlay(Path(tempfile.mkdtemp(prefix="packages-")))
+    python = packages.make_overlay(packages.new_folder())
     packages.add_programs(python)
     environ = {**torchrun_defaults(os.environ), **os.environ}
     environ["PATH"] = str(python.parent) + os.pathsep + environ.get("PATH", "")
