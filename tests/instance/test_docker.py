@@ -25,6 +25,8 @@ from sagesmith.instance.spec import (
     Finished,
     InstanceSpec,
     Ready,
+    ServedContainer,
+    ServingTask,
     Shutdown,
     Stop,
     Unhealthy,
@@ -191,6 +193,26 @@ async def test_a_server_becomes_ready_is_restarted_and_ends_in_order(world: Worl
 
     await world.fleet.tell("i-1", Shutdown(grace_s=1))
     assert await ear.until(Finished) == Finished()
+
+
+async def test_several_containers_of_an_instance_end_with_it(world: World) -> None:
+    world.objects["bucket/model.tar.gz"] = archive(weights=b"w")
+    spec = in_docker(world.serving("", task={"model_data": "s3://bucket/model.tar.gz"}), SERVER)
+    parts = tuple(
+        ServedContainer(name=name, container=spec.container, model_data="s3://bucket/model.tar.gz")
+        for name in ("first", "second")
+    )
+    assert isinstance(spec.task, ServingTask)
+    ear = Ear()
+    await world.fleet.start(replace(spec, task=replace(spec.task, containers=parts)), ear)
+    address = (await ear.until(Ready)).address
+    assert [place.partition("=")[0] for place in address.split("|")] == ["serial", "first", "second"]
+    for place in address.split("|")[1:]:
+        assert await post(place.partition("=")[2], b"+") == b"w+"
+    assert await containers_of(world) == ["running", "running"]
+    os.kill(world.fleet._instances["i-1"].pid, signal.SIGKILL)
+    await ear.until(InstanceLost)
+    assert await containers_of(world) == []
 
 
 async def post(address: str, body: bytes) -> bytes:

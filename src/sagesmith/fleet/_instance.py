@@ -132,7 +132,8 @@ class Instance:
     def end_rest(self) -> None:
         """End what its agent left: processes and containers. May take some milliseconds: call it in a thread."""
         end_marked(self.node.mark)
-        if self.spec.container.runtime == "docker":
+        served = getattr(self.spec.task, "containers", ())
+        if "docker" in (self.spec.container.runtime, *(each.container.runtime for each in served)):
             try:
                 remove_containers(self.id, self.folder.parent)
             except EngineError as error:
