@@ -12,6 +12,7 @@ from sagesmith_algorithms.errors import CustomerError, DataError, Hyperparameter
 from sagesmith_algorithms.registry import algorithm, names
 
 if TYPE_CHECKING:
+    from sagesmith_algorithms.blazingtext import BlazingText
     from sagesmith_algorithms.factorization_machines import FactorizationMachines
     from sagesmith_algorithms.ipinsights import IPInsights
     from sagesmith_algorithms.kmeans import KMeans
@@ -26,6 +27,7 @@ __all__ = [
     "KNN",
     "LDA",
     "PCA",
+    "BlazingText",
     "CustomerError",
     "DataError",
     "FactorizationMachines",
@@ -41,6 +43,7 @@ __all__ = [
 ]
 
 _ESTIMATORS = {
+    "BlazingText": "blazingtext",
     "FactorizationMachines": "factorization-machines",
     "IPInsights": "ipinsights",
     "KNN": "knn",

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["algorithm", "names"]
 
 _CLASSES: Final = {
+    "blazingtext": ("sagesmith_algorithms.blazingtext", "BlazingText"),
     "factorization-machines": ("sagesmith_algorithms.factorization_machines", "FactorizationMachines"),
     "ipinsights": ("sagesmith_algorithms.ipinsights", "IPInsights"),
     "kmeans": ("sagesmith_algorithms.kmeans", "KMeans"),

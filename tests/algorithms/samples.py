@@ -179,18 +179,86 @@ _CLASSES: Final = _RNG.integers(0, 3, 300)
 _ROWS: Final = _RNG.normal(size=(300, 5)) + 4 + 6.0 * _CLASSES[:, None] * np.array([1, 0, 1, 0, 1])
 _BINARY: Final = (_CLASSES > 0).astype(float)
 
+_COUNTS: Final = _RNG.poisson(3 * _CLASSES[:, None] * np.array([1, 0, 1, 0, 1]) + 2, (300, 5)) + 1.0
+
+
+def _pairs() -> Sample:
+    """Return the sample of IP Insights: users and addresses of two networks of theirs."""
+    rows = [(f"user-{i % 7}", f"10.{i % 7}.{i % 2}.{i % 200}") for i in range(300)]
+    lines = "".join(f"{user},{address}\n" for user, address in rows).encode()
+    instances = [{"features": row} for row in rows[:3]]
+    return Sample(
+        {"num_entity_vectors": "20", "vector_dim": "4", "mini_batch_size": "50"},
+        {types.CSV: lines},
+        {
+            types.CSV: b"\n".join(lines.splitlines()[:3]),
+            types.JSON: json.dumps({"instances": instances}).encode(),
+            types.JSON_LINES: "\n".join(map(json.dumps, instances)).encode(),
+        },
+        ("dot_product",),
+        {
+            "a short line": Fault(types.CSV, lines + b"ann\n", "line 301 has 1 columns"),
+            "no address": Fault(
+                types.CSV, lines + b"ann,10.0.0.256\n", "line 301: '10.0.0.256' is not an IPv4"
+            ),
+            "a header": Fault(types.CSV, b"user,ip\n" + lines, "line 1: 'ip' is not an IPv4 address"),
+        },
+        ("validation",),
+    )
+
+
+def _sentences() -> Sample:
+    """Return the sample of BlazingText: lines about animals or numbers."""
+    kinds = {"animals": ("cat", "dog", "cow", "hen"), "numbers": ("one", "two", "ten", "six")}
+    rows = [
+        (f"{' '.join(_RNG.choice(words, 5))} and so on", kind)
+        for _ in range(60)
+        for kind, words in kinds.items()
+    ]
+    lines = "".join(f"__label__{kind} {text}\n" for text, kind in rows).encode()
+    documents = [{"source": text, "label": kind} for text, kind in rows]
+    records = [part for text, kind in rows for part in (text.encode(), json.dumps(kind).encode())]
+    texts = [text for text, _ in rows[:3]]
+    return Sample(
+        {"mode": "supervised", "vector_dim": "8", "buckets": "100", "learning_rate": "0.5"},
+        {
+            "text/plain": lines,
+            types.RECORDIO: b"".join(map(recordio.frame, records)),
+            types.JSON_LINES: "\n".join(map(json.dumps, documents)).encode(),
+        },
+        {
+            types.JSON: json.dumps({"instances": texts}).encode(),
+            types.JSON_LINES: "\n".join(json.dumps({"source": text}) for text in texts).encode(),
+        },
+        ("prob", "label"),
+        {
+            "no UTF-8": Fault("text/plain", lines + b"__label__x \xff\n", "line 121 is not UTF-8"),
+            "no source": Fault(types.JSON_LINES, b'{"source": "a"}\n{"text": "b"}\n', "line 2 must be"),
+            "a record cut short": Fault(
+                types.RECORDIO, b"".join(map(recordio.frame, records))[:-5], "record 240 is cut"
+            ),
+        },
+        ("validation",),
+    )
+
+
 SAMPLES: Final[Mapping[str, Sample]] = {
+    "blazingtext": _sentences(),
     "factorization-machines": numeric(
         {"feature_dim": 5, "num_factors": 3, "predictor_type": "binary_classifier"},
         _ROWS, _BINARY, ("score", "predicted_label"),
         train_types=(types.RECORDIO,), request_types=(types.JSON, types.JSON_LINES, types.RECORDIO), bad_label=2,
     ),
+    "ipinsights": _pairs(),
     "kmeans": numeric(
         {"k": 3, "feature_dim": 5}, _ROWS, None, ("closest_cluster", "distance_to_cluster")
     ),
     "knn": numeric(
         {"k": 3, "feature_dim": 5, "predictor_type": "classifier", "sample_size": 300},
         _ROWS, _CLASSES, ("predicted_label",),
+    ),
+    "lda": numeric(
+        {"num_topics": 2, "feature_dim": 5, "mini_batch_size": 300}, _COUNTS, None, ("topic_mixture",)
     ),
     "linear-learner": numeric(
         {"predictor_type": "binary_classifier", "feature_dim": 5, "num_models": 2},

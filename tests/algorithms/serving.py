@@ -39,7 +39,8 @@ def answers(response: Response, key: str = "predictions") -> list[dict[str, Any]
     """Return a JSON, JSON Lines or RecordIO response as one dictionary for each row."""
     assert response.status == 200, response.body
     if response.content_type == JSON:
-        found: list[dict[str, Any]] = json.loads(response.body)[key]
+        document = json.loads(response.body)
+        found: list[dict[str, Any]] = document[key] if isinstance(document, dict) else document
         return found
     if response.content_type == JSON_LINES:
         return [json.loads(line) for line in response.body.splitlines()]

@@ -130,7 +130,7 @@ def test_every_pass_has_all_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ({}, [("ann", "1.2.3")], "X: record 1: '1.2.3' is not an IPv4 address"),
         ({}, [("ann", "1.2.3.4"), ("bob", "::1")], "X: record 2: '::1' is not an IPv4 address"),
         ({}, [("ann",)], "X: record 1 has 1 values"),
-        ({}, [], "There is no pair"),
+        ({}, [], "There is no row"),
         ({"vector_dim": 3}, [], "'vector_dim': expected an integer at least 4"),
         ({"random_negative_sampling_rate": 0, "shuffled_negative_sampling_rate": 0}, [], "must be from 1 to 500, not 0"),
         ({"num_entity_vectors": 250_000_000, "vector_dim": 4096}, [], "GB are free"),
@@ -237,7 +237,7 @@ class TestJob:
                 b"ann,1.2.3.4\nann,1.2.3.4\nbob,1.2.3.400\n",
                 "data: line 3: '1.2.3.400' is not an IPv4 address",
             ),
-            (b"", "There is no pair in the channel 'train'"),
+            (b"", "There is no row in the channel 'train'"),
         ],
     )
     def test_bad_data_fail_it_with_a_sentence(self, tmp_path: Path, content: bytes, message: str) -> None:

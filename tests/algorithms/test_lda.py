@@ -135,10 +135,10 @@ def test_few_documents_and_many_topics(n_documents: int) -> None:
 @pytest.mark.parametrize(
     ("options", "data", "message"),
     [
-        ({}, [[1.0, 2.0], [1.0, -2.0]], "word 1: -2 is no count"),
-        ({}, [[np.nan, 2.0]], "word 0: nan is no count"),
+        ({}, [[1.0, 2.0], [1.0, -2.0]], "row 2: word 1 has the count -2"),
+        ({}, [[np.nan, 2.0]], "row 1: there are missing"),
         ({}, [[0.0, 0.0]], "all documents of the channel 'train' are empty"),
-        ({}, np.empty((0, 3)), "there is no document"),
+        ({}, np.empty((0, 3)), "there is no row"),
         ({"num_topics": 0}, [[1.0]], "'num_topics': expected an integer at least 1"),
         ({"alpha0": 0}, [[1.0]], "'alpha0': expected a number above 0"),
         ({"num_topic": 3}, [[1.0]], "Did you mean 'num_topics'"),
@@ -201,11 +201,11 @@ class TestJob:
         ("content_type", "content", "message"),
         [
             ("text/csv;label_size=0", b"1,2,3\n1,2\n", "line 2 has 2 columns"),
-            ("text/csv;label_size=0", b"1,2,3\n0,,4\n", "data, record 2: word 1: nan is no count"),
-            ("text/csv;label_size=0", b"1,2,3\n0,-1,4\n", "data, record 2: word 1: -1 is no count"),
-            (serving.CSV, b"1,2,3\n", "rows have 2 word counts, but feature_dim"),
+            ("text/csv;label_size=0", b"1,2,3\n0,,4\n", "data, record 2: there are missing or infinite"),
+            ("text/csv;label_size=0", b"1,2,3\n0,-1,4\n", "data, record 2: word 1 has the count -1"),
+            (serving.CSV, b"1,2,3\n", "record 1: rows have 2 features, but feature_dim is 3"),
             (serving.RECORDIO, recordio.encode(np.ones((3, 3), np.float32))[:-5], "record 3 is cut short"),
-            (serving.RECORDIO, b"", "there is no document in the channel 'train'"),
+            (serving.RECORDIO, b"", "there is no row in the channel 'train'"),
             ("image/png", b"x", "has the content type 'image/png'"),
         ],
     )

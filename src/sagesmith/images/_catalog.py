@@ -16,6 +16,7 @@ from sagesmith.errors import validation_error
 from sagesmith.images._environments import PythonEnvironment
 from sagesmith.images._frameworks import FRAMEWORKS, Framework, framework_of
 from sagesmith.images._metrics import (
+    BLAZINGTEXT_METRICS,
     FACTORIZATION_MACHINES_METRICS,
     IPINSIGHTS_METRICS,
     KMEANS_METRICS,
@@ -76,6 +77,7 @@ class _Algorithm:
 
 _FIRST_PARTY_TAGS: Final = re.compile(r"1|latest|")
 _ALGORITHMS: Final[Mapping[str, _Algorithm]] = {
+    "blazingtext": _Algorithm("blazingtext", _FIRST_PARTY_TAGS, BLAZINGTEXT_METRICS),
     "sagemaker-xgboost": _Algorithm("xgboost", re.compile(r"\d+\.\d+-\d+(?:-[a-z0-9-]+)?|latest|"), XGBOOST_METRICS),
     "xgboost": _Algorithm("xgboost", _FIRST_PARTY_TAGS, XGBOOST_METRICS),
     "factorization-machines": _Algorithm("factorization-machines", _FIRST_PARTY_TAGS, FACTORIZATION_MACHINES_METRICS),
@@ -92,7 +94,6 @@ _OTHER_ALGORITHMS: Final[Mapping[str, str]] = {
     "ntm": "NTM",
     "object2vec": "Object2Vec",
     "forecasting-deepar": "DeepAR",
-    "blazingtext": "BlazingText",
     "seq2seq": "Sequence-to-Sequence",
     "image-classification": "Image Classification",
     "object-detection": "Object Detection",

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 __all__ = [
+    "BLAZINGTEXT_METRICS",
     "FACTORIZATION_MACHINES_METRICS",
     "KMEANS_METRICS",
     "KNN_METRICS",
@@ -44,6 +45,12 @@ KNN_METRICS: Final[tuple[tuple[str, str], ...]] = (
     *PCA_METRICS,
     ("test:accuracy", r"#quality_metric: host=\S+, test accuracy <score>=(\S+)"),
     ("test:mse", r"#quality_metric: host=\S+, test mse <loss>=(\S+)"),
+)
+
+BLAZINGTEXT_METRICS: Final[tuple[tuple[str, str], ...]] = (
+    ("train:mean_rho", r"#mean_rho: (\S+)"),
+    ("train:accuracy", r"#train_accuracy: (\S+)"),
+    ("validation:accuracy", r"#validation_accuracy: (\S+)"),
 )
 
 IPINSIGHTS_METRICS: Final[tuple[tuple[str, str], ...]] = (

@@ -107,7 +107,8 @@ class IPInsights(Algorithm):
         training.check_memory(values)
         rows = pairs.encoded(X, values["num_entity_vectors"], "X")
 
-        def passes() -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]]]:
+        def passes(number: int) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]]]:
+            del number
             yield rows
 
         net = network.Network(values, np.random.default_rng(self.seed))

@@ -21,15 +21,16 @@ __all__ = ["Pairs", "addresses_of", "channel_pairs", "encoded", "parse_csv"]
 
 _KEPT_BYTES = 1 << 30
 
-Passes = Callable[[], Iterator[tuple[Ints, Addresses]]]
+Passes = Callable[[int], Iterator[tuple[Ints, Addresses]]]
 
 
 class Pairs:
-    """All pairs that *passes* yields, in batches and in random order."""
+    """All pairs that *passes* yields (for each number of a pass), in batches and in random order."""
 
     def __init__(self, passes: Passes) -> None:
         self._passes = passes
         self._kept: list[tuple[Ints, Addresses]] | None = None
+        self._n_read = 0
         self.n_pairs = 0
 
     def batches(self, size: int, rng: np.random.Generator) -> Iterator[tuple[Ints, Addresses]]:
@@ -53,7 +54,7 @@ class Pairs:
         kept: list[tuple[Ints, Addresses]] | None = []
         waiting: list[tuple[Ints, Addresses]] = []
         size = n_pairs = 0
-        for block in self._passes():
+        for block in self._passes(self._n_read):
             n_pairs += len(block[0])
             size += 12 * len(block[0])
             if kept is not None:
@@ -65,6 +66,7 @@ class Pairs:
             if kept is None:
                 yield from waiting
         self.n_pairs = n_pairs
+        self._n_read += 1
         if kept:
             self._kept = [_joined(kept)]
             yield self._kept[0]
@@ -77,8 +79,8 @@ def channel_pairs(channel: Channel, n_vectors: int) -> Passes:
         DataError: a line is not ``entity,address``; names file and line.
     """
 
-    def passes() -> Iterator[tuple[Ints, Addresses]]:
-        for path in channel_files(channel.folder):
+    def passes(number: int) -> Iterator[tuple[Ints, Addresses]]:
+        for path in channel_files(channel.fifo(number) if channel.input_mode == "Pipe" else channel.folder):
             yield from _file_pairs(path, n_vectors)
 
     return passes

@@ -65,7 +65,7 @@ def epochs(
             progress(epoch, batch, float(np.mean(losses)), n_seen / max(time.perf_counter() - since, 1e-9))
         n_pairs = pairs.n_pairs if hosts is None else _meet(network, hosts, pairs.n_pairs)
         if not n_pairs:
-            raise CustomerError("There is no pair in the channel 'train'; check its S3Uri.")
+            raise CustomerError("There is no row in the channel 'train'; check its S3Uri.")
         yield epoch
 
 
@@ -89,7 +89,7 @@ def discriminator_auc(network: Network, pairs: Pairs, values: Mapping[str, Any])
             scores.append(network.scores(entities, some))
             labels.append(np.full(len(entities), number == 0))
     if not scores:
-        raise CustomerError("There is no pair in the channel 'validation'; check its S3Uri.")
+        raise CustomerError("There is no row in the channel 'validation'; check its S3Uri.")
     return float(roc_auc_score(np.concatenate(labels), np.concatenate(scores)))
 
 

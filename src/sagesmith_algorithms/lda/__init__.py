@@ -18,7 +18,7 @@ from sagesmith_algorithms.base import Algorithm, ChannelKind, Metric
 from sagesmith_algorithms.errors import CustomerError, DataError
 from sagesmith_algorithms.formats import content_type as types
 from sagesmith_algorithms.formats import mxnet
-from sagesmith_algorithms.formats.batch import Batch, Floats
+from sagesmith_algorithms.formats.batch import Batch, Floats, located
 from sagesmith_algorithms.hyperparameters import Hyperparameters, Number
 
 if TYPE_CHECKING:
@@ -188,7 +188,9 @@ def _counts(values: Any, feature_dim: int = 0) -> Any:
     matrix = values if hasattr(values, "tocsr") else np.asarray(values, np.float32)
     if matrix.ndim != 2:
         raise ValueError(f"X must be two-dimensional (n_documents, n_words), not of shape {matrix.shape}")
-    return as_counts(Batch(matrix), feature_dim or matrix.shape[1])
+    batch = Batch(matrix)
+    with located(batch):
+        return as_counts(batch, feature_dim or matrix.shape[1])
 
 
 def _corpus(counts: Any) -> Corpus:

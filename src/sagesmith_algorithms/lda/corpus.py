@@ -129,13 +129,9 @@ def as_counts(batch: Batch, feature_dim: int) -> Any:
 
     width = batch.n_features
     if width > feature_dim or (width < feature_dim and not batch.is_sparse):
-        hint = (
-            "In CSV without a label, say text/csv;label_size=0"
-            if width == feature_dim - 1
-            else "Set feature_dim to it"
-        )
+        hint = " In CSV without a label, say text/csv;label_size=0" if width == feature_dim - 1 else ""
         raise DataError(
-            f"rows have {width} word counts, but feature_dim, the size of the vocabulary, is {feature_dim}. {hint}",
+            f"rows have {width} features, but feature_dim is {feature_dim}, the size of the vocabulary.{hint}",
             row=0,
         )
     counts = csr_matrix(batch.features, dtype=np.float32)
@@ -143,6 +139,11 @@ def as_counts(batch: Batch, feature_dim: int) -> Any:
     if wrong.size:
         at = int(np.searchsorted(counts.indptr, wrong[0], side="right")) - 1
         word, value = int(counts.indices[wrong[0]]), float(counts.data[wrong[0]])
-        raise DataError(f"word {word}: {value:g} is no count of words; counts are 0 or more", row=at)
+        what = (
+            f"word {word} has the count {value:g}"
+            if np.isfinite(value)
+            else "there are missing or infinite values"
+        )
+        raise DataError(f"{what}; counts of words are numbers from 0 on", row=at)
     indices, indptr = counts.indices.astype(np.int32, copy=False), counts.indptr.astype(np.int32, copy=False)
     return csr_matrix((counts.data, indices, indptr), shape=(counts.shape[0], feature_dim))

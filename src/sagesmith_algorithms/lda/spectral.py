@@ -60,7 +60,7 @@ def spectral_topics(
     """
     first = corpus.total(_first_moments)
     if first is None or not corpus.n_documents:
-        raise DataError("there is no document in the channel 'train'; check its S3Uri")
+        raise DataError("there is no row in the channel 'train'; check its S3Uri")
     if not corpus.n_words_read:
         raise DataError("all documents of the channel 'train' are empty: there is no word in them")
     sums, diagonal, triple, n_used = first[:-1, 0], first[:-1, 1], first[:-1, 2], first[-1, 0]
