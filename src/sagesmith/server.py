@@ -31,11 +31,13 @@ from sagesmith.aws import Api, Catalog, HttpRequest, HttpResponse, HttpServer, S
 from sagesmith.config import Home, Settings, SettingsError
 from sagesmith.fleet.local import LocalFleet
 from sagesmith.hosting import Endpoints
+from sagesmith.hosting.async_inference import AsyncInference
 from sagesmith.hosting.capacity import VariantCapacity
 from sagesmith.hosting.capture import Captures
 from sagesmith.hosting.gateway import Gateway
 from sagesmith.instance.spec import ServerAddress
 from sagesmith.jobs import TrainingJobs, TransformJobs
+from sagesmith.lifecycle.endpoint import Deployment
 from sagesmith.locks import HomeInUse, hold_lock
 from sagesmith.scaling import Scaler
 from sagesmith.services import (
@@ -87,6 +89,7 @@ class Parts:
     fleet: LocalFleet
     gateway: Gateway
     captures: Captures
+    asynchronous: AsyncInference
     jobs: TrainingJobs
     transform_jobs: TransformJobs
     endpoints: Endpoints
@@ -152,7 +155,7 @@ def _handlers(parts: Parts) -> list[object]:
             check_image=sagemaker.OwnImages(parts.registry).check,
             model=lambda: _sagemaker_model(parts.catalog),
         ),
-        sagemaker_runtime.Runtime(parts.gateway),
+        sagemaker_runtime.Runtime(parts.gateway, parts.asynchronous),
         *s3.handlers(parts.objects, check_policy=lambda text: iam.check_document(text, "resource")),
         *iam.handlers(parts.identities, parts.authorizer, strict=parts.settings.strict_iam),
         *sts.handlers(parts.identities, parts.authorizer, strict=parts.settings.strict_iam),
@@ -234,6 +237,8 @@ async def _serve(home: Home, settings: Settings) -> None:
         stack.push_async_callback(lambda: parts.fleet.close(end_instances=ending))
         await parts.endpoints.start()
         stack.push_async_callback(parts.endpoints.close)
+        await parts.asynchronous.start()
+        stack.push_async_callback(parts.asynchronous.close)
         await parts.jobs.start()
         stack.push_async_callback(parts.jobs.close)
         await parts.scaler.start()
@@ -300,7 +305,15 @@ async def _make_parts(home: Home, settings: Settings, stack: AsyncExitStack) -> 
     captures.start()
     stack.push_async_callback(captures.close)
     alarms = Alarms(resources, settings.account_id)
-    endpoints = Endpoints(gateway=gateway, raised=alarms.raised, capture=captures.set, **common)
+    asynchronous = AsyncInference(
+        resources, gateway, objects, metrics.put, metrics_s=settings.metrics_every_s
+    )
+
+    def deployed(region: str, name: str, deployment: Deployment | None) -> None:
+        captures.set(region, name, deployment.capture if deployment else {})
+        asynchronous.set(region, name, deployment.asynchronous if deployment else {})
+
+    endpoints = Endpoints(gateway=gateway, raised=alarms.raised, deployed=deployed, **common)
     scaling = Scaling(resources, settings.account_id)
     capacity = VariantCapacity(resources, endpoints.notify)
     scaler = Scaler(scaling, alarms, {("sagemaker", "sagemaker:variant:DesiredInstanceCount"): capacity})
@@ -322,6 +335,7 @@ async def _make_parts(home: Home, settings: Settings, stack: AsyncExitStack) -> 
         fleet=fleet,
         gateway=gateway,
         captures=captures,
+        asynchronous=asynchronous,
         jobs=jobs,
         transform_jobs=TransformJobs(**common),
         endpoints=endpoints,

@@ -116,7 +116,7 @@ class Parts:
     account_id: str
     clock: Clock
     raised: Callable[[str, Sequence[str], float], Sequence[str]]
-    capture: Callable[[str, str, Mapping[str, Any]], None]
+    deployed: Callable[[str, str, lifecycle.Deployment | None], None]
 
 
 class EndpointWorker:
@@ -267,7 +267,7 @@ class EndpointWorker:
             self._closed = True
             if self._retry is not None:
                 self._retry.cancel()
-            self._parts.capture(self._region, self._name, {})
+            self._parts.deployed(self._region, self._name, None)
             self._on_end(self.arn)
 
     def _set_retry(self) -> None:
@@ -293,11 +293,11 @@ class EndpointWorker:
     # ---- commands ----
 
     def _serve_all(self, run: lifecycle.EndpointRun) -> None:
-        capture = run.current.capture if run.current is not None and not self._closed else {}
-        self._parts.capture(self._region, self._name, capture)
         for command in lifecycle.demands(run):
             if isinstance(command, lifecycle.Serve) and command != self._served and not self._closed:
                 self._serve(command, run)
+        if not self._closed:
+            self._parts.deployed(self._region, self._name, run.current)
 
     def _serve(self, command: lifecycle.Serve, run: lifecycle.EndpointRun) -> None:
         """Bring the gateway's table to what *command* says. Ending instances are left to :meth:`_finish`."""

@@ -174,7 +174,11 @@ def _one_line(text: bytes) -> bytes:
 
 
 class Endpoint:
-    """An endpoint's variants by name, and the choice between them."""
+    """An endpoint's variants by name, and the choice between them.
+
+    `timeout_s` replaces the gateway's limit for one invocation. An `asynchronous` endpoint takes no invocations from
+    clients, who hand theirs to `AsyncInference`.
+    """
 
     def __init__(self, region: str, name: str, account: str) -> None:
         self.region = region
@@ -182,6 +186,8 @@ class Endpoint:
         self.account = account
         self.arn = str(Arn("sagemaker", region, account, f"endpoint/{name}", partition_of(region)))
         self.status = ""  # does not exist
+        self.timeout_s: float | None = None
+        self.asynchronous = False
         self.variants: dict[str, Variant] = {}
         self._named: dict[str, list[Variant]] = {}
         self._weighted: list[Variant] = []

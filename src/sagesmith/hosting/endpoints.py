@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from sagesmith.clock import Clock, system_clock
 from sagesmith.fleet.api import Fleet
 from sagesmith.hosting._endpoint import KIND, EndpointWorker, Identities, Parts, RoutingTable
 from sagesmith.images import Image, resolve
 from sagesmith.instance.spec import ServerAddress
-from sagesmith.lifecycle.endpoint import Status
+from sagesmith.lifecycle.endpoint import Deployment, Status
 from sagesmith.store.claims import ClaimedRows
 from sagesmith.store.logs import Logs
 from sagesmith.store.metrics import Metrics
@@ -29,7 +29,7 @@ class Endpoints:
         server: where instances reach this server; asked whenever one starts.
         resolve: what an image URI means.
         raised: returns those of a region's alarms that are, or since a time were, in state ALARM.
-        capture: learns the `DataCaptureConfig` of each endpoint, by region and name; empty for none.
+        deployed: learns what serves at each endpoint, by region and name; None when it is gone.
         owner: the name under which rows are claimed; the same one after a restart.
         poll_s: how often all rows are looked at, in case a notification was lost.
     """
@@ -47,7 +47,7 @@ class Endpoints:
         account_id: str,
         resolve: Callable[[str], Image] = resolve,
         raised: Callable[[str, Sequence[str], float], Sequence[str]] = lambda region, names, since: (),
-        capture: Callable[[str, str, Mapping[str, Any]], None] = lambda region, name, config: None,
+        deployed: Callable[[str, str, Deployment | None], None] = lambda region, name, deployment: None,
         clock: Clock = system_clock,
         owner: str = "server",
         poll_s: float = 10.0,
@@ -64,7 +64,7 @@ class Endpoints:
             account_id,
             clock,
             raised,
-            capture,
+            deployed,
         )
         self._rows = ClaimedRows(resources, KIND, DRIVEN, self._make, owner=owner, clock=clock, poll_s=poll_s)
 

@@ -285,11 +285,11 @@ class Gateway:
 
     def _expire(self) -> None:
         now = monotonic()
-        before, overdue = now - self._timeout_s, now - self._timeout_s / 4
         for link, owner in tuple(self._links.items()):
-            for invocation in link.expire(before):
+            timeout_s = owner.endpoint.timeout_s or self._timeout_s
+            for invocation in link.expire(now - timeout_s):
                 owner.timed_out(link, invocation)
-            link.pace(overdue)
+            link.pace(now - timeout_s / 4)
 
     # ---- metrics ---------------------------------------------------------------------------------------
 

@@ -96,7 +96,8 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """The variants of one endpoint configuration, and its `DataCaptureConfig` (empty if it has none).
+    """The variants of one endpoint configuration, its `DataCaptureConfig` and its `AsyncInferenceConfig`
+    (empty if it has none).
 
     `number` tells the deployments of one endpoint apart.
     """
@@ -105,6 +106,7 @@ class Deployment:
     variants: tuple[Variant, ...]
     number: int = 0
     capture: Mapping[str, Any] = field(default_factory=dict)
+    asynchronous: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:

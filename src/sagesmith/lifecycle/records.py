@@ -96,7 +96,13 @@ def endpoint_run(document: Mapping[str, Any]) -> EndpointRun:
 def endpoint_document(document: Mapping[str, Any], run: EndpointRun) -> dict[str, Any]:
     """Return *document* with *run* and the members of DescribeEndpoint that follow from it."""
     result = {**document, RUN: to_plain(run), "EndpointStatus": run.status.value}
-    for name in ("ProductionVariants", "PendingDeploymentSummary", "FailureReason", "DataCaptureConfig"):
+    for name in (
+        "ProductionVariants",
+        "PendingDeploymentSummary",
+        "FailureReason",
+        "DataCaptureConfig",
+        "AsyncInferenceConfig",
+    ):
         result.pop(name, None)
     shown = run.current or run.pending
     if shown is not None:
@@ -110,6 +116,8 @@ def endpoint_document(document: Mapping[str, Any], run: EndpointRun) -> dict[str
         }
     if run.failure_reason:
         result["FailureReason"] = run.failure_reason
+    if shown is not None and shown.asynchronous:
+        result["AsyncInferenceConfig"] = dict(shown.asynchronous)
     if shown is not None and shown.capture:
         result["DataCaptureConfig"] = _capture_summary(shown.capture, serves=shown is run.current)
     return result

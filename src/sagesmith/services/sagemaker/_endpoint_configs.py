@@ -16,7 +16,7 @@ from sagesmith.services.sagemaker._model_details import model_details
 __all__ = ["EndpointConfigHandlers", "new_deployment"]
 
 _NOT_THERE_YET: Final = (
-    "AsyncInferenceConfig", "ExplainerConfig", "ShadowProductionVariants", "CrossRegionTrafficConfig",
+    "ExplainerConfig", "ShadowProductionVariants", "CrossRegionTrafficConfig",
 )  # fmt: skip
 _VARIANT_NOT_THERE_YET: Final = (
     "ServerlessConfig", "AcceleratorType", "CoreDumpConfig", "ManagedInstanceScaling", "InstancePools",
@@ -48,6 +48,7 @@ class EndpointConfigHandlers:
             check_s3_uri(
                 request["DataCaptureConfig"]["DestinationS3Uri"], "dataCaptureConfig.destinationS3Uri"
             )
+        _check_async(request.get("AsyncInferenceConfig") or {}, len(request["ProductionVariants"]))
         variants = request["ProductionVariants"]
         check_unique((v["VariantName"] for v in variants), "variant name", "productionVariants")
         for variant in variants:
@@ -104,6 +105,25 @@ class EndpointConfigHandlers:
         self._engine.find(call, MODEL, variant["ModelName"])
 
 
+def _check_async(config: Mapping[str, Any], count: int) -> None:
+    if not config:
+        return
+    output = config["OutputConfig"]
+    if not output.get("S3OutputPath"):
+        raise validation_error("AsyncInferenceConfig.OutputConfig.S3OutputPath must be given.")
+    for member in ("S3OutputPath", "S3FailurePath"):
+        if output.get(member):
+            check_s3_uri(output[member], f"asyncInferenceConfig.outputConfig.{member[0].lower()}{member[1:]}")
+    notification = output.get("NotificationConfig") or {}
+    refuse(
+        notification, ("SuccessTopic", "ErrorTopic"), "AsyncInferenceConfig.OutputConfig.NotificationConfig"
+    )
+    if count > 1:
+        raise validation_error(
+            "An endpoint with AsyncInferenceConfig must have exactly one ProductionVariant."
+        )
+
+
 def new_deployment(
     engine: Engine, call: Call, config_name: str, *, default_role_arn: str, now: float
 ) -> Deployment:
@@ -128,7 +148,8 @@ def new_deployment(
             )
         )
     capture = config.document.get("DataCaptureConfig") or {}
-    return Deployment(config.name, tuple(variants), capture=capture)
+    asynchronous = config.document.get("AsyncInferenceConfig") or {}
+    return Deployment(config.name, tuple(variants), capture=capture, asynchronous=asynchronous)
 
 
 def _details(

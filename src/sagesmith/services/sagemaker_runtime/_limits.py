@@ -15,6 +15,7 @@ __all__ = [
     "REFUSED_HEADERS",
     "SPECIAL_HEADERS",
     "body_too_large",
+    "is_asynchronous",
     "refuse",
     "special",
 ]
@@ -69,6 +70,14 @@ def refuse(member: str) -> AwsError:
         "ValidationError",
         f"{member} is not supported by this endpoint: Sagesmith does not implement it for InvokeEndpoint yet. "
         f"Leave {member} out.",
+    )
+
+
+def is_asynchronous(endpoint: str) -> AwsError:
+    """Return the answer to a real-time invocation of an asynchronous *endpoint*."""
+    return AwsError(
+        "ValidationError",
+        f"Endpoint {endpoint} is configured for asynchronous inference. Use InvokeEndpointAsync.",
     )
 
 

@@ -22,6 +22,7 @@ from sagesmith.services.sagemaker_runtime._limits import (
     REFUSED_HEADERS,
     SPECIAL_HEADERS,
     body_too_large,
+    is_asynchronous,
     refuse,
     special,
 )
@@ -104,6 +105,8 @@ class InvokeRoute:
         target, headers, body = exchange.target, exchange.headers, exchange.body
         endpoint = self._gateway.endpoint(exchange.region, self._names.get(target) or self._name(target))
         self._authorize(exchange.caller, ACTION, endpoint.arn, exchange)
+        if endpoint.asynchronous:
+            raise is_asynchronous(endpoint.name)
         is_plain = headers.keys().isdisjoint(SPECIAL_HEADERS)
         if not is_plain and not headers.keys().isdisjoint(_REFUSED):
             raise refuse(next(member for header, member in REFUSED_HEADERS.items() if header in headers))

@@ -6,8 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from sagesmith.aws.call import Call, operation
+from sagesmith.hosting.async_inference import AsyncInference
 from sagesmith.hosting.gateway import Gateway, request_head
-from sagesmith.services.sagemaker_runtime._limits import MAX_BODY, REFUSED, body_too_large, refuse, special
+from sagesmith.services.sagemaker_runtime._limits import (
+    MAX_BODY,
+    REFUSED,
+    body_too_large,
+    is_asynchronous,
+    refuse,
+    special,
+)
 
 __all__ = ["Runtime"]
 
@@ -17,8 +25,16 @@ class Runtime:
 
     service = "sagemaker-runtime"
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, asynchronous: AsyncInference) -> None:
         self._gateway = gateway
+        self._asynchronous = asynchronous
+
+    @operation("InvokeEndpointAsync")
+    async def invoke_endpoint_async(self, call: Call, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Accept a request whose answer will be in S3."""
+        accepted = await self._asynchronous.accept(call.region, request["EndpointName"], request)
+        failure = {"FailureLocation": accepted.failure} if accepted.failure else {}
+        return {"InferenceId": accepted.inference_id, "OutputLocation": accepted.output, **failure}
 
     @operation("InvokeEndpoint")
     async def invoke_endpoint(self, call: Call, request: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -26,6 +42,8 @@ class Runtime:
         for member in REFUSED:
             if member in request:
                 raise refuse(member)
+        if self._gateway.endpoint(call.region, request["EndpointName"]).asynchronous:
+            raise is_asynchronous(request["EndpointName"])
         body = request.get("Body", b"")
         if len(body) > MAX_BODY:
             raise body_too_large(len(body))
