@@ -313,7 +313,7 @@ def test_what_cannot_be_deployed_is_refused_by_name(call: Direct, change: dict[s
 def test_configurations_refuse_what_is_not_there_yet(call: Direct) -> None:
     call("CreateModel", ModelName="m", PrimaryContainer={"Image": IMAGE})
     topic = {"SuccessTopic": "arn:aws:sns:us-east-1:123456789012:done"}
-    asynchronous = {"OutputConfig": {"S3OutputPath": "s3://b/x", "NotificationConfig": topic}}
+    asynchronous = {"OutputConfig": {"S3OutputPath": "s3://bucket/x", "NotificationConfig": topic}}
     request: dict[str, Any] = {"EndpointConfigName": "c", "ProductionVariants": [a_variant()]}
     error = fails(call, "CreateEndpointConfig", **request, AsyncInferenceConfig=asynchronous)
     assert error.message.startswith(
