@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -83,15 +83,15 @@ class OwnImage:
 
     def _find_source(self) -> tuple[ImageSource, bool]:
         spec = self._spec
-        parsed, registry = Reference.parse(spec.container.image), urlsplit(spec.server.url).netloc
+        parsed, registries = Reference.parse(spec.container.image), _registries(spec.server)
         tail = f"@{parsed.digest}" if parsed.digest else f":{parsed.tag}"
         password = make_password(
             spec.role.access_key_id, spec.role.secret_access_key, time.time() + _PASSWORD_S
         )
         if parsed.is_ecr:
-            reference = f"{registry}/{parsed.region}/{parsed.repository}{tail}"
+            reference = f"{registries[0]}/{parsed.region}/{parsed.repository}{tail}"
             return ImageSource(reference, USER, password), False
-        if parsed.registry == registry:
+        if parsed.registry in registries:
             return ImageSource(spec.container.image, USER, password), True
         # One that names no registry is not looked for at a public one: a typing error must not run a stranger's.
         return ImageSource(spec.container.image if parsed.registry else ""), False
@@ -99,8 +99,20 @@ class OwnImage:
 
 def server_now(server: ServerAddress) -> Target:
     """Return where the server answers at the moment: one that started again may have another port."""
-    url = server.url
+    return Target(str(_state(server).get("url") or server.url), server.ca_file)
+
+
+def _registries(server: ServerAddress) -> list[str]:
+    """The addresses of our registry: those of the server, with and without TLS."""
+    state = _state(server)
+    return [
+        urlsplit(str(url)).netloc for url in (state.get("url") or server.url, state.get("http_url")) if url
+    ]
+
+
+def _state(server: ServerAddress) -> Mapping[str, object]:
     if server.server_file:
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            url = str(json.loads(Path(server.server_file).read_text("utf-8"))["url"])
-    return Target(url, server.ca_file)
+        with contextlib.suppress(OSError, ValueError):
+            found: dict[str, object] = json.loads(Path(server.server_file).read_text("utf-8"))
+            return found
+    return {}
