@@ -21,6 +21,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -208,6 +209,7 @@ async def _serve(home: Home, settings: Settings) -> None:
             raw_routes={
                 "/_sagesmith/instances/": _instances_route(parts.fleet),
                 "/_sagesmith/status": status,
+                "/_sagesmith/console": _console_route(home, settings, state, stack),
             },
             stream_routes={
                 "/v2/": ecr.Distribution(
@@ -381,6 +383,32 @@ def _instances_route(fleet: LocalFleet) -> Any:
     async def answer(request: HttpRequest) -> HttpResponse:
         status, headers, body = await fleet.raw_handler(request)
         return HttpResponse(status, headers, body)
+
+    return answer
+
+
+def _console_route(home: Home, settings: Settings, state: Mapping[str, Any], stack: AsyncExitStack) -> Any:
+    """Return the console's route. The console is imported and made at the first request: few need it at the start."""
+    made: list[Any] = []
+
+    def make() -> Any:
+        from sagesmith.console import Console
+
+        return Console(
+            url=state["url"],
+            ca_file=str(home.authority / "ca.pem"),
+            region=settings.region,
+            coverage=cache(coverage),
+        )
+
+    async def answer(request: HttpRequest) -> HttpResponse:
+        if not made:
+            console = await asyncio.to_thread(make)
+            if not made:
+                made.append(console)
+                stack.callback(console.close)
+        found = await made[0](request)
+        return HttpResponse(found.status, found.all_headers(), found.body)
 
     return answer
 

@@ -161,6 +161,20 @@ def status(
     typer.echo(json.dumps(data, indent=2) if as_json else render(data))
 
 
+@app.command("open")
+def open_console(home: HomeOption = None) -> None:
+    """Open the console in the browser; its address goes to standard output."""
+    address = f"{the_running(Home.locate(home)).url}/_sagesmith/console/"
+    typer.echo(address)
+    if sys.stdout.isatty():
+        import webbrowser
+
+        _say(
+            "Log in with the key that `sagesmith env` prints. The browser asks once about the server's own certificate."
+        )
+        webbrowser.open(address)
+
+
 @app.command()
 def env(home: HomeOption = None) -> None:
     """Print the `export` lines that point AWS clients of a shell at this server."""

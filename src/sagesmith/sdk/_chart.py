@@ -40,7 +40,7 @@ class Chart:
         parts = [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img" '
             f'aria-label="{html.escape(self._spoken(), quote=True)}" font-family="sans-serif" font-size="12" '
-            'fill="currentColor" style="max-width:100%">'
+            'fill="currentColor" width="100%">'
         ]
         if not self.curves:
             return parts[0] + f'<text x="{_LEFT}" y="40">no values</text></svg>'
