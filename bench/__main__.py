@@ -9,7 +9,7 @@ import sys
 
 from bench.report import Row, machine, progress, render, to_json
 
-PARTS = ("serving", "training", "transform", "environments", "algorithms", "control")
+PARTS = ("serving", "training", "transform", "environments", "algorithms", "control", "sdk")
 MODULES = {"environments": "bench.images"}
 
 

@@ -81,6 +81,15 @@ def test_another_process_finds_job_and_columns(session: Session, trained: Estima
     assert model.image == trained._image(session.region)
 
 
+def test_whole_files_without_an_endpoint(session: Session, trained: Estimator) -> None:
+    frame = rows().iloc[300:]
+    transformer = trained.transformer().transform(frame, progress=False)
+    found = transformer.output()
+    assert len(transformer.files()) == 1
+    assert len(found) == len(frame)
+    assert ((found["prediction"].to_numpy() > 0.5) == frame["big"].to_numpy()).mean() > 0.9
+
+
 def test_arrays_go_up_as_records(session: Session) -> None:
     points = np.concatenate([np.random.default_rng(0).normal(c, 0.1, (20, 2)) for c in (0, 5, 10)])
     kmeans = KMeans(k=3, session=session).fit(points, progress=False)

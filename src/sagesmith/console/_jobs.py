@@ -10,6 +10,7 @@ from typing import Any, Final
 from sagesmith.console._http import Answer, path_of, redirect
 from sagesmith.console._pages import Context, Live, Pages, fragment
 from sagesmith.sdk import Chart, SdkError, Session, TrainingJob
+from sagesmith.sdk._catalog import algorithm_of
 from sagesmith.sdk._logs import TRAINING_JOBS, Line, LogReader
 from sagesmith.sdk._metrics import Metrics
 
@@ -156,6 +157,12 @@ def clone(context: Context) -> Answer:
     """Run a job again."""
     found = context.call("sagemaker", "describe_training_job", TrainingJobName=context.names["name"])
     request = {member: found[member] for member in _ASKED if found.get(member)}
+    specification = dict(found["AlgorithmSpecification"])
+    if algorithm_of(specification.get("TrainingImage", "")) is not None:
+        specification.pop(
+            "MetricDefinitions", None
+        )  # SageMaker adds them by itself, more than a request may have
+    request["AlgorithmSpecification"] = specification
     form = context.request.form
     names, values = form.get("hyperparameter", []), form.get("value", [])
     request["HyperParameters"] = {
@@ -180,7 +187,7 @@ def _whole(text: str, what: str) -> int:
 @pages.page("GET", "/compare")
 def compare(context: Context) -> Answer:
     """Several jobs side by side: what differs, and their curves in one chart."""
-    names = context.request.query.get("job", [])[:8]
+    names = list(dict.fromkeys(context.request.query.get("job", [])))[:8]
     if len(names) < 2:
         return redirect(path_of("jobs", said="Choose two or more jobs to compare."))
     found: list[dict[str, Any]] = []

@@ -91,7 +91,7 @@ def _environment() -> Any:
         loader=FileSystemLoader(FOLDER / "templates"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, auto_reload=False,
     )  # fmt: skip
-    environment.globals.update(path=path_of, prefix=PREFIX)
+    environment.globals.update(path=path_of, base=PREFIX)
     environment.filters.update(when=_when, span=_span, size=_size)
     return environment
 

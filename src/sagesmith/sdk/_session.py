@@ -130,6 +130,8 @@ class Session:
                             connect_timeout=10,
                             max_pool_connections=16,
                             user_agent_extra="sagesmith-sdk",
+                            # Presigned URLs are of version 2 otherwise, which signs the content type too.
+                            signature_version="s3v4" if service == "s3" else None,
                         ),
                     )
                 except Exception as error:
