@@ -62,6 +62,8 @@ def trained(served: Served) -> Iterator[Estimator]:
         )
         estimator.fit(frame.iloc[:150], validation=frame.iloc[150:], target="y", progress=False)
         estimator.deploy(progress=False)
+        other = Estimator("xgboost", session=session, objective="binary:logistic", num_round=5, max_depth=2)
+        other.fit(frame, target="y", job_name="other-job", progress=False)
         yield estimator
 
 
@@ -126,7 +128,7 @@ def test_every_page(served: Served, trained: Estimator, window: Browser) -> None
     job = trained.job.name
     pages = {
         "overview": "/", "jobs": "/jobs", "job": f"/jobs/{job}", "clone": f"/jobs/{job}/clone", "none": "/jobs?name=zzz",
-        "compare": f"/compare?job={job}&job={job}", "models": "/models", "endpoints": "/endpoints",
+        "compare": f"/compare?job={job}&job=other-job", "models": "/models", "endpoints": "/endpoints",
         "endpoint": f"/endpoints/{trained.predictor.name}", "buckets": "/s3", "folder": "/s3/console-test",
         "object": f"/s3/console-test/object?key={job}/input/train/train.parquet", "settings": "/settings",
     }  # fmt: skip
