@@ -30,7 +30,9 @@ def environment(name: str) -> Path:
     Raises:
         EnvironmentMissing: uv failed; mostly there is no network.
     """
-    requirements = ROOT / "bench" / "requirements" / f"{name}.txt"
+    folders = (ROOT / "bench" / "requirements", ROOT / "tests" / "clients" / "requirements")
+    found = (folder / f"{name}.txt" for folder in folders)
+    requirements = next(path for path in found if path.is_file())
     place = WORK / name
     stamp = place / ".requirements"
     digest = hashlib.sha256(requirements.read_bytes()).hexdigest()

@@ -1,14 +1,13 @@
 """LibSVM: ``label[:weight] [qid:n] column:value column:value ...`` on each line, what is left out is missing.
 
-Lines are turned into numbers all at once: weight and query become pairs with columns -2 and -1, then colons
-become spaces, and the count of colons in each line says where it begins among the numbers. Columns are taken as
+Lines are turned into numbers all at once: weight and query become pairs with columns -2 and -1, then spaces and
+colons become ends of lines, and the count of colons in each line says where it begins among the numbers. Columns are taken as
 they stand (SageMaker's and XGBoost's convention): the first may be 0 or 1.
 """
 
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,11 +24,13 @@ __all__ = ["decode", "read"]
 _WEIGHT, _QUERY = -2, -1
 _LABEL_WEIGHT = re.compile(rb"(?m)^([^\s:]+):([^\s:]+)(?=\s|$)")
 _COMMENT = re.compile(rb"(?m)#.*$")
+_PLUS = re.compile(rb"(?m)^\+")
+_SEPARATED = bytes.maketrans(b" :\t\r\v\f", b"\n\n\n\n\n\n")
 _MAX_COLUMN = 2**31 - 2
 _LINE = re.compile(rb"\s*[^\s:]+(?::[^\s:]+)?(?:\s+qid:\d+)?(?:\s+\d+:[^\s:]+)*\s*$")
 
 
-def read(path: Path) -> Iterator[Batch]:
+def read(path: Path, *, n_threads: int = 1) -> Iterator[Batch]:
     """Yield the rows of a file.
 
     Raises:
@@ -37,13 +38,15 @@ def read(path: Path) -> Iterator[Batch]:
     """
     line = 0
     for block in line_blocks(path):
-        batch = decode(block, str(path), line=line)
+        batch = decode(block, str(path), line=line, n_threads=n_threads)
         if len(batch):
             yield batch
         line += block.count(b"\n")
 
 
-def decode(text: bytes, where: str = "the request", *, line: int = 0, labelled: bool = True) -> Batch:
+def decode(
+    text: bytes, where: str = "the request", *, line: int = 0, labelled: bool = True, n_threads: int = 1
+) -> Batch:
     """Return the rows of *text*, as CSR.
 
     Args:
@@ -51,43 +54,46 @@ def decode(text: bytes, where: str = "the request", *, line: int = 0, labelled: 
         where: for messages.
         line: the number of lines before.
         labelled: False allows lines without a label, as requests have them.
+        n_threads: threads to parse with.
 
     Raises:
         DataError: a line is not LibSVM; names it.
     """
     from scipy.sparse import csr_matrix
 
-    plain = _COMMENT.sub(b"", text) if b"#" in text else text
-    lines = [item for item in plain.split(b"\n") if item.strip()]
+    joined = _COMMENT.sub(b"", text) if b"#" in text else text
     if not labelled:
-        lines = [item if _has_label(item) else b"0 " + item for item in lines]
-    joined = b"\n".join(lines)
-    weighted = any(b":" in item.split(None, 1)[0] for item in lines[:1])
-    if weighted:
+        joined = b"\n".join(
+            item if _has_label(item) else b"0 " + item for item in joined.split(b"\n") if item.strip()
+        )
+    joined = joined.strip()
+    if not _has_plain_label(joined):
         joined = _LABEL_WEIGHT.sub(rb"\1 -2:\2", joined)
     if b"qid:" in joined:
         joined = joined.replace(b"qid:", b"-1:")
-    pairs = np.array([item.count(b":") for item in joined.split(b"\n")] if lines else [], np.int64)
-    numbers = _numbers(joined)
-    if numbers is None or numbers.size != len(lines) + 2 * int(pairs.sum()):
+    pairs, numbers = _pairs(joined), _numbers(joined, n_threads)
+    if numbers is not None and numbers.size != len(pairs) + 2 * int(
+        pairs.sum()
+    ):  # perhaps there are empty lines
+        pairs = _pairs(b"\n".join(item for item in joined.split(b"\n") if item.strip()))
+    if numbers is None or numbers.size != len(pairs) + 2 * int(pairs.sum()):
         raise _fault(text, where, line)
+    n_lines = len(pairs)
     starts = np.concatenate(([0], np.cumsum(1 + 2 * pairs)))
     rest = np.ones(numbers.size, bool)
     rest[starts[:-1]] = False
     columns, values = numbers[rest][0::2], numbers[rest][1::2]
-    rows = np.repeat(np.arange(len(lines)), pairs)
-    weights = _extra(rows, columns, values, _WEIGHT, len(lines), "weight", where)
-    groups = _extra(rows, columns, values, _QUERY, len(lines), "qid", where)
+    rows = np.repeat(np.arange(n_lines), pairs)
+    weights = _extra(rows, columns, values, _WEIGHT, n_lines, "weight", where)
+    groups = _extra(rows, columns, values, _QUERY, n_lines, "qid", where)
     kept = columns >= 0
     if not kept.all():
         columns, values, rows = columns[kept], values[kept], rows[kept]
     if columns.size and (columns.max() > _MAX_COLUMN or (columns != np.floor(columns)).any()):
         raise _fault(text, where, line)
     width = int(columns.max()) + 1 if columns.size else 0
-    indptr = np.concatenate(([0], np.cumsum(np.bincount(rows, minlength=len(lines))))) if lines else [0]
-    matrix = csr_matrix(
-        (values.astype(np.float32), columns.astype(np.int32), indptr), shape=(len(lines), width)
-    )
+    indptr = np.concatenate(([0], np.cumsum(np.bincount(rows, minlength=n_lines)))) if n_lines else [0]
+    matrix = csr_matrix((values.astype(np.float32), columns.astype(np.int32), indptr), shape=(n_lines, width))
     return Batch(
         matrix,
         numbers[starts[:-1]].astype(np.float32),
@@ -100,18 +106,45 @@ def _has_label(line: bytes) -> bool:
     return b":" not in line.split(None, 1)[0]
 
 
-def _numbers(text: bytes) -> npt.NDArray[np.float64] | None:
+def _has_plain_label(text: bytes) -> bool:
+    return not text or b":" not in text[:1024].split(None, 1)[0]
+
+
+def _pairs(text: bytes) -> npt.NDArray[np.int64]:
+    """Return the number of colons in each line."""
     if not text:
+        return np.empty(0, np.int64)
+    raw = np.frombuffer(text, np.uint8)
+    ends = np.append(np.flatnonzero(raw == ord("\n")), raw.size)
+    colons = np.flatnonzero(raw == ord(":"))
+    return np.diff(np.searchsorted(colons, ends), prepend=0)
+
+
+def _numbers(text: bytes, n_threads: int) -> npt.NDArray[np.float64] | None:
+    """Return all numbers of *text*, or None if something in it is none: a column of CSV, which Arrow parses."""
+    import pyarrow as pa
+    from pyarrow import csv
+
+    separated = text.translate(_SEPARATED)
+    if b"+" in separated:
+        separated = _PLUS.sub(b"", separated)
+    if not separated.strip():
         return np.empty(0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", DeprecationWarning)
-        try:
-            result: npt.NDArray[np.float64] = np.fromstring(
-                text.replace(b":", b" ").decode("latin-1"), sep=" "
-            )
-        except (DeprecationWarning, ValueError):
-            return None
-    return result
+    if pa.cpu_count() != n_threads:
+        pa.set_cpu_count(n_threads)
+    try:
+        table = csv.read_csv(
+            pa.py_buffer(separated),
+            read_options=csv.ReadOptions(
+                column_names=["number"], block_size=1 << 20, use_threads=n_threads > 1
+            ),
+            parse_options=csv.ParseOptions(quote_char=False),
+            convert_options=csv.ConvertOptions(column_types={"number": pa.float64()}, null_values=[]),
+        )
+    except (pa.ArrowInvalid, pa.ArrowKeyError):
+        return None
+    parts = [np.frombuffer(c.buffers()[1], np.float64, len(c), 8 * c.offset) for c in table.column(0).chunks]
+    return np.concatenate([np.empty(0), *parts])
 
 
 def _extra(

@@ -66,7 +66,7 @@ def file_batches(
     if content_type == types.RECORDIO:
         batches = recordio.read(path)
     elif content_type == types.LIBSVM:
-        batches = libsvm.read(path)
+        batches = libsvm.read(path, n_threads=n_threads)
     elif content_type == types.CSV:
         batches = csv.read(path, label_size=label_size, weighted=weighted, n_threads=n_threads)
     elif content_type == types.PARQUET:
