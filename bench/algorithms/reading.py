@@ -49,7 +49,9 @@ def entry(
         from sagesmith_algorithms.formats.readers import ahead, file_batches
 
         loaded("kmeans")
-        assert sum(map(len, file_batches(run.folder / "tiny", content_type))) == 100  # libraries are loaded now
+        assert (
+            sum(map(len, file_batches(run.folder / "tiny", content_type))) == 100
+        )  # libraries are loaded now
         with run.timed():
             n = sum(len(b) for b in ahead(file_batches(run.folder / "data", content_type, n_threads=2)))
         run.say(rows_per_s=n / run.measures["seconds"])
