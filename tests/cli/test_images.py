@@ -13,7 +13,7 @@ SAGESMITH = Path(sys.executable).with_name("sagesmith")
 
 
 def sagesmith(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environ = {**os.environ, "SAGESMITH_HOME": str(home)}
+    environ = {**os.environ, "SAGESMITH_HOME": str(home), "SAGESMITH_IMAGES_FOLDER": str(home / "images")}
     return subprocess.run(
         [SAGESMITH, "images", *arguments], env=environ, capture_output=True, text=True, check=False
     )
