@@ -24,7 +24,7 @@ source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "frameworks")
 script = f"{framework}_script.py"
 
 VERSIONS = {
-    "sklearn": {"version": "1.4-2"},
+    "sklearn": {"version": "1.2-1"},
     "xgboost": {"version": "3.0-5"},
     "pytorch": {"version": "2.6.0", "py_version": "py312"},
     "tensorflow": {"version": "2.12", "py_version": "py310"},
