@@ -9,6 +9,7 @@ what is wanted cannot be had, another one stands in for it, which is found out o
 
 from __future__ import annotations
 
+import compileall
 import contextlib
 import fcntl
 import hashlib
@@ -110,11 +111,11 @@ class Environments:
 
     def find(self, wanted: PythonEnvironment) -> Use | None:
         """Return *wanted* if it is there, in use from now on; None if it must be built first."""
-        if own_environment_has(wanted.requirements):
-            return Use("")
         target = self._folder / wanted.folder_name
-        if not (target / _MARK).exists():
-            return None
+        if not (
+            target / _MARK
+        ).exists():  # asked first, since the other question takes a job's start much longer
+            return Use("") if own_environment_has(wanted.requirements) else None
         lock = self._open_lock(wanted)
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -295,6 +296,8 @@ class Environments:
         for command in commands:
             self._call(command, variables, wanted, say, stop, before_exec)
         _link_toolkit(target)
+        # Containers may not write bytecode, so that without this each would compile it.
+        compileall.compile_dir(os.path.realpath(_toolkit_in(target)), quiet=2)
         self._complete(wanted)
         say(f"The environment {wanted.name} is ready after {time.monotonic() - began:.1f} s.")
 
@@ -363,11 +366,15 @@ def _described(wanted: PythonEnvironment, use: Use) -> str:
     )
 
 
+def _toolkit_in(target: Path) -> Path:
+    return next(target.glob("lib/python*/site-packages")) / _TOOLKIT
+
+
 def _link_toolkit(target: Path) -> None:
     """Let the environment's Python find the toolkit of this Sagesmith, wherever it is now."""
     spec = importlib.util.find_spec(_TOOLKIT)
     folder = next(iter(spec.submodule_search_locations or ()), "") if spec else ""
-    link = next(target.glob("lib/python*/site-packages")) / _TOOLKIT
+    link = _toolkit_in(target)
     if os.path.islink(link) and os.readlink(link) == folder:
         return
     new = link.with_name(f"{_TOOLKIT}.{os.getpid()}.new")
