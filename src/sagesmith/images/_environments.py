@@ -9,7 +9,6 @@ what is wanted cannot be had, another one stands in for it, which is found out o
 
 from __future__ import annotations
 
-import compileall
 import contextlib
 import fcntl
 import hashlib
@@ -274,6 +273,8 @@ class Environments:
         stop: Callable[[], bool],
         before_exec: Callable[[], None] | None,
     ) -> None:
+        import compileall  # and all that it imports is of no use to jobs whose environment is there
+
         began = time.monotonic()
         target = self._folder / wanted.folder_name
         say(f"Building the environment {wanted.name} ({', '.join(wanted.requirements)}); this is done once.")
