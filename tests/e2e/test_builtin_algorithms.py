@@ -19,7 +19,6 @@ from sagesmith_toolkit.server import Response
 from tests.algorithms import serving
 from tests.e2e.flow import Flow, csv_bytes
 from tests.e2e.served import Served
-from tests.e2e.test_transform import output, transform
 
 Array = npt.NDArray[Any]
 DIGITS, DIGIT_LABELS = load_digits(return_X_y=True)
@@ -128,25 +127,7 @@ def test_train_deploy_predict(flow: Flow, case: Case) -> None:
             assert answer["ContentType"] == accept
             body = answer["Body"].read()
             case.judge(serving.answers(Response(200, accept, body), case.key))
-    content_type = next(form for form in reversed(case.forms) if form in _SPLIT)
-    batch_transform(flow, name, case, content_type, bodies[content_type])
     flow.delete(name)
-
-
-_SPLIT = {serving.CSV: "Line", serving.JSON_LINES: "Line", serving.RECORDIO: "RecordIO"}
-
-
-def batch_transform(flow: Flow, name: str, case: Case, content_type: str, body: bytes) -> None:
-    """Send the first rows through a transform job, in records, to be answered in lines."""
-    job = f"{name}-batch"
-    flow.upload({f"{job}/rows": body})
-    done = transform(
-        flow, job, f"{job}/", ModelName=name, ContentType=content_type, Accept=serving.JSON_LINES,
-        SplitType=_SPLIT[content_type], AssembleWith="Line",
-    )  # fmt: skip
-    assert done["TransformJobStatus"] == "Completed", done["FailureReason"]
-    found = output(flow, job, "rows").encode()
-    case.judge(serving.answers(Response(200, serving.JSON_LINES, found), case.key))
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.repository for case in CASES])
