@@ -154,6 +154,16 @@ async def test_the_container_of_an_agent_that_was_killed_without_a_server_ends(w
     assert await containers_of(world) == []
 
 
+async def test_the_servers_orderly_end_takes_containers_with_it(world: World) -> None:
+    ear = Ear()
+    await world.fleet.start(in_docker(world.spec(""), "import time; print('ready'); time.sleep(60)"), ear)
+    await ear.until_line("ready")
+    await world.fleet.close(end_instances=True)
+    await world.vanish()
+    assert await containers_of(world) == []
+    await world.up()
+
+
 SERVER = """
     import http.server, os
     class Model(http.server.BaseHTTPRequestHandler):
