@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from bench.algorithms import entries
-from bench.algorithms.entry import Comparison, Contender, Entry, limit_threads
+from bench.algorithms.entry import Comparison, Contender, DataMissing, Entry, limit_threads
 from bench.environments import ROOT, WORK, EnvironmentMissing, environment
 from bench.report import Row, Series, interleave, progress
 
@@ -52,7 +52,11 @@ def _measured(name: str, entry: Entry, rounds: int, quick: bool) -> list[Row]:
             progress(f"  {error}")
     WORK.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=WORK) as folder:
-        entry.prepare(Path(folder), quick)
+        try:
+            entry.prepare(Path(folder), quick)
+        except DataMissing as error:
+            progress(f"  {name} is left out: {error}")
+            return []
         found = interleave(
             rounds,
             {

@@ -14,9 +14,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["N_THREADS", "Comparison", "Contender", "Entry", "Run"]
+__all__ = ["N_THREADS", "Comparison", "Contender", "DataMissing", "Entry", "Run", "data_folder"]
 
 N_THREADS = 2
+
+
+class DataMissing(RuntimeError):
+    """An entry's data are not here, so it is left out; the sentence says which."""
+
+
+def data_folder(*files: str) -> Path:
+    """Return the folder of real data that `SAGESMITH_BENCH_DATA` names.
+
+    Raises:
+        DataMissing: it is not set, or one of *files* is not there.
+    """
+    place = Path(os.environ.get("SAGESMITH_BENCH_DATA") or "/nowhere")
+    for file in files:
+        if not (place / file).is_file():
+            raise DataMissing(f"SAGESMITH_BENCH_DATA names no folder with {file}")
+    return place
 
 
 @dataclass
