@@ -406,6 +406,27 @@ class TestJob:
         model = xgboost.Booster(model_file=bytearray((job.model_dir / "xgboost-model").read_bytes()))
         assert model.num_boosted_rounds() == 7
 
+    def test_a_job_killed_on_the_way_goes_on_where_it_was(self, tmp_path: Path) -> None:
+        base, given = tmp_path / "ml", {**self.given, "num_round": "400"}
+        (base / "checkpoints").mkdir(parents=True)
+        channels = {"train": ("text/csv", {"a.csv": a_csv(BINARY.data, BINARY.target)})}
+        job = jobs.start(base, "xgboost", given, channels)
+        job.wait_for_line("[3]\t")
+        job.signal(signal.SIGKILL)
+        job.wait()
+        done = max(int(path.name.rpartition(".")[2]) for path in (base / "checkpoints").glob("xgboost-*"))
+        assert 3 <= done < 399
+        (base / "checkpoints").rename(tmp_path / "kept")
+        again = tmp_path / "again"
+        again.mkdir()
+        (tmp_path / "kept").rename(again / "checkpoints")
+        code, log = jobs.start(again, "xgboost", given, channels).wait()
+        assert code == 0, log
+        rounds = [int(found) for found in re.findall(r"(?m)^\[(\d+)\]\t", log)]
+        assert rounds == list(range(done + 1, 400))
+        model = xgboost.Booster(model_file=bytearray((again / "model" / "xgboost-model").read_bytes()))
+        assert model.num_boosted_rounds() == 400
+
     def test_stopping_keeps_the_model_so_far_if_asked(self, tmp_path: Path) -> None:
         given = {**self.given, "num_round": "1000000", "save_model_on_termination": "true"}
         channels = {"train": ("text/csv", {"a.csv": a_csv(BINARY.data, BINARY.target)})}
