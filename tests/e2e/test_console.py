@@ -7,6 +7,7 @@ import json
 import os
 import ssl
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -64,6 +65,20 @@ def trained(served: Served) -> Iterator[Estimator]:
         estimator.deploy(progress=False)
         other = Estimator("xgboost", session=session, objective="binary:logistic", num_round=5, max_depth=2)
         other.fit(frame, target="y", job_name="other-job", progress=False)
+        with ThreadPoolExecutor(8) as pool:
+            for done in [
+                pool.submit(
+                    session.call,
+                    "s3",
+                    "put_object",
+                    Bucket="console-test",
+                    Key=f"many/{i:04d}.txt",
+                    Body=b"x",
+                )
+                for i in range(1000)
+            ]:
+                done.result()
+        session.ensure_bucket("console-empty")
         yield estimator
 
 
@@ -130,6 +145,7 @@ def test_every_page(served: Served, trained: Estimator, window: Browser) -> None
         "overview": "/", "jobs": "/jobs", "job": f"/jobs/{job}", "clone": f"/jobs/{job}/clone", "none": "/jobs?name=zzz",
         "compare": f"/compare?job={job}&job=other-job", "models": "/models", "endpoints": "/endpoints",
         "endpoint": f"/endpoints/{trained.predictor.name}", "buckets": "/s3", "folder": "/s3/console-test",
+        "many": "/s3/console-test?prefix=many/", "empty": "/s3/console-empty",
         "object": f"/s3/console-test/object?key={job}/input/train/train.parquet", "settings": "/settings",
     }  # fmt: skip
     shots = os.environ.get("SAGESMITH_SCREENSHOTS")

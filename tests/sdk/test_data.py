@@ -176,3 +176,17 @@ def test_what_does_not_fit_is_said_in_a_sentence(
     with pytest.raises(DataMismatch, match=words):
         staged(session, data, algorithm, **more)
     assert not session.objects
+
+
+def test_labels_go_where_an_algorithm_wants_them() -> None:
+    """Random cut forest learns without labels and measures itself with them."""
+    rows = (np.ones((3, 2)), [0, 0, 1])
+    train, test = FakeSession(), FakeSession()
+    staged(train, rows, "randomcutforest")
+    staged(test, rows, "randomcutforest", needs_label=True)
+    assert recordio.decode(only(train)).labels is None
+    labels = recordio.decode(only(test)).labels
+    assert labels is not None
+    assert labels.tolist() == [0, 0, 1]
+    with pytest.raises(DataMismatch, match="needs a label"):
+        staged(FakeSession(), np.ones((3, 2)), "randomcutforest", needs_label=True)

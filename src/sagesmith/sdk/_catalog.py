@@ -36,7 +36,8 @@ class Algorithm:
     `form` is how it takes rows: ``table`` (Parquet, CSV or LibSVM, the label first), ``recordio`` (float32),
     ``pairs`` (CSV of two texts) or ``text`` (lines). `label` says whether rows need one. `answer` is the key
     under which its JSON answer lists a result for each row, empty for CSV. `counted` are hyperparameters
-    that the data tells: ``feature_dim``, ``mini_batch_size``, ``sample_size``. `defaults` are hyperparameters that
+    that the data tells: ``feature_dim``, ``mini_batch_size``, ``sample_size``. `test_label` says that rows of the channel
+    ``test`` need a label even if others need none. `defaults` are hyperparameters that
     SageMaker demands and this interface does not.
     """
 
@@ -50,6 +51,7 @@ class Algorithm:
     answer: str = "predictions"
     counted: tuple[str, ...] = ("feature_dim",)
     sharded: bool = False
+    test_label: bool = False
     defaults: tuple[tuple[str, str], ...] = ()
 
 
@@ -80,7 +82,7 @@ _ALGORITHMS = (
     Algorithm(name="linear-learner", title="Linear learner", group="algorithms", label=True),
     Algorithm(name="knn", title="k-NN", group="algorithms", label=True, counted=("feature_dim", "sample_size")),
     Algorithm(name="factorization-machines", title="Factorization machines", group="algorithms", label=True),
-    Algorithm(name="randomcutforest", title="Random cut forest", group="algorithms", answer="scores", sharded=True),
+    Algorithm(name="randomcutforest", title="Random cut forest", group="algorithms", answer="scores", sharded=True, test_label=True),
     Algorithm(name="lda", title="LDA", group="lda", counted=("feature_dim", "mini_batch_size")),
     Algorithm(name="ipinsights", title="IP Insights", group="algorithms", form="pairs", counted=()),
     Algorithm(name="blazingtext", title="BlazingText", group="text", form="text", answer="", counted=()),

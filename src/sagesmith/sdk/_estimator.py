@@ -232,9 +232,7 @@ class Estimator:
     def _stage_one(
         self, name: str, data: Any, uri: str, target: str | int | None, features: Sequence[str] | None
     ) -> Staged:
-        needs_label = None
-        if self.algorithm is not None and not self.algorithm.label and name == "test" and target is not None:
-            needs_label = self.algorithm.name == "randomcutforest" or None
+        needs_label = True if name == "test" and self.algorithm and self.algorithm.test_label else None
         return stage(
             self.session, name, data, uri, algorithm=self.algorithm, target=target, features=features,
             needs_label=needs_label,

@@ -43,121 +43,123 @@ class BlazingTextArguments(EstimatorSettings, total=False):
     """Settings, and the hyperparameters of blazingtext."""
 
     mode: Required[Literal["batch_skipgram", "skipgram", "cbow", "supervised"]]
-    """Word vectors by one of three architectures, or a classifier of texts. Required."""
+    """What is learned, and how. Required."""
     batch_size: int
-    """Words in a batch of batch_skipgram. Default: 11."""
+    """Words around a word that batch_skipgram looks at in one product. Default: 11."""
     buckets: int
-    """Hash buckets of subwords and word n-grams. Default: 2000000."""
+    """Buckets that parts of words, or runs of words, are hashed to. Default: 2000000."""
     early_stopping: bool
-    """Stop when the validation accuracy no longer grows. Default: false."""
+    """Stop when accuracy on the validation channel gets no better. Default: false."""
     epochs: int
-    """Passes over the data. Default: 5."""
+    """Passes over the text. Default: 5."""
+    evaluation: bool
+    """Compare the vectors to people's word pairs in the validation channel. Default: true."""
     learning_rate: float
-    """Learning rate. Default: 0.05."""
+    """Learning rate at the beginning. Default: 0.05."""
     max_char: int
-    """Longest subword. Default: 6."""
+    """Letters of the longest parts of words. Default: 6."""
     min_char: int
-    """Shortest subword. Default: 3."""
+    """Letters of the shortest. Default: 3."""
     min_count: int
-    """Rarer words are left out. Default: 5."""
+    """Words that occur less often are left out. Default: 5."""
     min_epochs: int
-    """Passes before early stopping. Default: 5."""
+    """Epochs before stopping early. Default: 5."""
     negative_samples: int
-    """Negatives for each word. Default: 5."""
+    """Negative samples for each word. Default: 5."""
     patience: int
-    """Passes without progress before early stopping. Default: 4."""
+    """Epochs without improvement after which to stop early. Default: 4."""
     sampling_threshold: float
-    """More frequent words are left out at random. Default: 0.0001."""
+    """Words with a greater share of the text are often left out. Default: 0.0001."""
     subwords: bool
-    """Learn vectors of subwords too. Default: false."""
+    """Learn vectors of parts of words, too. Default: false."""
     vector_dim: int
-    """Size of a vector. Default: 100."""
+    """Length of vectors. Default: 100."""
     window_size: int
-    """Words of context on either side. Default: 5."""
+    """Words looked at on each side. Default: 5."""
     word_ngrams: int
-    """Longest n-gram of words. Default: 2."""
+    """Words of the longest runs of words. Default: 2."""
 
 
 class FactorizationMachinesArguments(EstimatorSettings, total=False):
     """Settings, and the hyperparameters of factorization-machines."""
 
-    num_factors: Required[int]
-    """Dimensions of the factorization. Required."""
-    predictor_type: Required[Literal["binary_classifier", "regressor"]]
-    """What is predicted. Required."""
     feature_dim: int
     """Number of features. Required."""
-    mini_batch_size: int
-    """Rows in a batch. Default: 1000."""
+    num_factors: Required[int]
+    """Factors of each feature. Required."""
+    predictor_type: Required[Literal["binary_classifier", "regressor"]]
+    """What is predicted. Required."""
     epochs: int
     """Passes over the data. Default: 1."""
+    mini_batch_size: int
+    """Rows of a step, of all instances together. Default: 1000."""
     clip_gradient: float
-    """Gradients are clipped to plus and minus this."""
+    """Largest gradient; larger ones are cut."""
     eps: float
-    """Added to denominators."""
+    """What keeps the optimizer from dividing by 0."""
     rescale_grad: float
-    """Gradients are multiplied by this."""
+    """What gradients, summed over the rows of a step, are multiplied with."""
     bias_init_method: Literal["normal", "uniform", "constant"]
-    """How the weights begin. Default: normal."""
+    """How the bias begin. Default: normal."""
     bias_init_scale: float
-    """Range of weights that begin uniformly."""
+    """With uniform: the bias begin between -scale and scale."""
     bias_init_sigma: float
-    """Standard deviation of weights that begin normally. Default: 0.01."""
+    """With normal: the standard deviation with which the bias begin. Default: 0.01."""
     bias_init_value: float
-    """Value of weights that begin constant."""
+    """With constant: what the bias begin with."""
     bias_lr: float
-    """Learning rate. Default: 0.1."""
+    """Learning rate of the bias. Default: 0.1."""
     bias_wd: float
-    """Weight decay. Default: 0.01."""
+    """Weight decay of the bias. Default: 0.01."""
     linear_init_method: Literal["normal", "uniform", "constant"]
-    """How the weights begin. Default: normal."""
+    """How the weights of features begin. Default: normal."""
     linear_init_scale: float
-    """Range of weights that begin uniformly."""
+    """With uniform: the weights of features begin between -scale and scale."""
     linear_init_sigma: float
-    """Standard deviation of weights that begin normally. Default: 0.01."""
+    """With normal: the standard deviation with which the weights of features begin. Default: 0.01."""
     linear_init_value: float
-    """Value of weights that begin constant."""
+    """With constant: what the weights of features begin with."""
     linear_lr: float
-    """Learning rate. Default: 0.1."""
+    """Learning rate of the weights of features. Default: 0.001."""
     linear_wd: float
-    """Weight decay. Default: 0.01."""
+    """Weight decay of the weights of features. Default: 0.001."""
     factors_init_method: Literal["normal", "uniform", "constant"]
-    """How the weights begin. Default: normal."""
+    """How the factors begin. Default: normal."""
     factors_init_scale: float
-    """Range of weights that begin uniformly."""
+    """With uniform: the factors begin between -scale and scale."""
     factors_init_sigma: float
-    """Standard deviation of weights that begin normally. Default: 0.01."""
+    """With normal: the standard deviation with which the factors begin. Default: 0.001."""
     factors_init_value: float
-    """Value of weights that begin constant."""
+    """With constant: what the factors begin with."""
     factors_lr: float
-    """Learning rate. Default: 0.1."""
+    """Learning rate of the factors. Default: 0.0001."""
     factors_wd: float
-    """Weight decay. Default: 0.01."""
+    """Weight decay of the factors. Default: 1e-05."""
 
 
 class IPInsightsArguments(EstimatorSettings, total=False):
     """Settings, and the hyperparameters of ipinsights."""
 
     num_entity_vectors: Required[int]
-    """Embeddings of entities, twice as many as there are entities. Required."""
+    """Vectors that the entities' names are hashed to; twice the number of entities is enough. Required."""
     vector_dim: Required[int]
-    """Size of an embedding. Required."""
+    """Length of vectors. Required."""
     batch_metrics_publish_interval: int
-    """Batches between two reports. Default: 1000."""
+    """Batches after which speed and loss are logged. Default: 1000."""
     epochs: int
     """Passes over the data. Default: 10."""
     learning_rate: float
-    """Learning rate. Default: 0.001."""
+    """Adam's learning rate. Default: 0.001."""
     mini_batch_size: int
-    """Rows in a batch. Default: 10000."""
+    """Pairs in a batch. Default: 10000."""
     num_ip_encoder_layers: int
-    """Layers of the encoder of addresses. Default: 1."""
+    """Fully connected layers that an address's vector goes through. Default: 1."""
     random_negative_sampling_rate: int
-    """Random negatives for each row. Default: 1."""
+    """Random addresses that each pair is held against. Default: 1."""
     shuffled_negative_sampling_rate: int
-    """Shuffled negatives for each row. Default: 1."""
+    """Addresses of other pairs of the batch that each pair is held against. Default: 1."""
     weight_decay: float
-    """Weight decay. Default: 1e-05."""
+    """L2 regularization. Default: 1e-05."""
 
 
 class KMeansArguments(EstimatorSettings, total=False):
@@ -222,19 +224,19 @@ class LDAArguments(EstimatorSettings, total=False):
     """Settings, and the hyperparameters of lda."""
 
     num_topics: Required[int]
-    """Number of topics. Required."""
+    """Topics to find. Required."""
     feature_dim: int
-    """Size of the vocabulary. Required."""
+    """Words in the vocabulary. Required."""
     mini_batch_size: int
-    """Number of documents. Required."""
+    """Documents in the corpus: so many are kept in memory; of more, every pass reads the files again. Required."""
     alpha0: float
-    """Concentration of the mixtures. Default: 1.0."""
+    """Sum of the prior of the mixtures; small values make documents of few topics. Default: 1.0."""
     max_restarts: int
-    """Restarts of the decomposition. Default: 10."""
+    """Beginnings of the tensor decomposition, of which the best is kept. Default: 10."""
     max_iterations: int
-    """Iterations of the decomposition. Default: 1000."""
+    """Steps of each. Default: 1000."""
     tol: float
-    """Tolerance of the decomposition. Default: 1e-08."""
+    """Change of its error at which the decomposition ends. Default: 1e-08."""
 
 
 class LinearLearnerArguments(EstimatorSettings, total=False):
@@ -372,11 +374,13 @@ class RandomCutForestArguments(EstimatorSettings, total=False):
     feature_dim: int
     """Number of features. Required."""
     num_trees: int
-    """Trees in the forest. Default: 100."""
+    """Trees. Default: 100."""
     num_samples_per_tree: int
-    """Random rows for each tree. Default: 256."""
+    """Rows that each tree is grown from; about the inverse of the share of anomalies. Default: 256."""
     eval_metrics: str | Sequence[str]
-    """Measures of labelled test data. Default: accuracy, precision_recall_fscore."""
+    """Metrics of the test channel. Default: accuracy, precision_recall_fscore."""
+    mini_batch_size: int
+    """Rows in a batch. Default: 1000."""
 
 
 class XGBoostArguments(EstimatorSettings, total=False):
