@@ -14,6 +14,7 @@ from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 
+from sagesmith_algorithms import RandomCutForest
 from sagesmith_algorithms.formats import recordio
 from sagesmith_toolkit.server import Response
 from tests.algorithms import serving
@@ -60,7 +61,47 @@ def judge_knn(found: list[dict[str, Any]]) -> None:
     assert labels == DIGIT_LABELS[: len(found)].tolist()
 
 
+def judge_factorization_machines(found: list[dict[str, Any]]) -> None:
+    labels = [float(np.ravel(one["predicted_label"])[0]) for one in found]
+    assert labels == EVEN[: len(found)].tolist()
+    scores = np.array([np.ravel(one["score"])[0] for one in found])
+    np.testing.assert_array_equal(scores >= 0.5, labels)
+
+
+def judge_random_cut_forest(found: list[dict[str, Any]]) -> None:
+    expected = -RandomCutForest(50).fit(DIGITS).score_samples(DIGITS[: len(found)])
+    np.testing.assert_allclose([np.ravel(one["score"])[0] for one in found], expected, rtol=1e-4)
+
+
+EVEN = (DIGIT_LABELS % 2 == 0).astype(np.float32)
 CASES = [
+    Case(
+        "factorization-machines",
+        {
+            "num_factors": 8,
+            "predictor_type": "binary_classifier",
+            "feature_dim": 64,
+            "epochs": 40,
+            "mini_batch_size": 100,
+            "factors_lr": 0.003,
+            "linear_lr": 0.003,
+            "factors_wd": 0,
+            "factors_init_sigma": 0.01,
+        },
+        DIGITS,
+        EVEN,
+        judge_factorization_machines,
+        metrics=frozenset(
+            {
+                "train:binary_classification_accuracy:epoch",
+                "train:binary_f_beta",
+                "test:binary_f_beta",
+                "test:binary_classification_accuracy",
+                "test:binary_classification_cross_entropy",
+            }
+        ),
+        forms=(serving.JSON, serving.JSON_LINES, serving.RECORDIO),
+    ),
     Case(
         "knn",
         {"k": 3, "predictor_type": "classifier", "sample_size": 5000, "feature_dim": 64},
@@ -85,6 +126,15 @@ CASES = [
         None,
         judge_pca,
         key="projections",
+    ),
+    Case(
+        "randomcutforest",
+        {"feature_dim": 64, "num_trees": 50, "num_samples_per_tree": 256},
+        DIGITS,
+        DIGIT_LABELS == 0,
+        judge_random_cut_forest,
+        metrics=frozenset({"test:f1", "test:accuracy", "test:precision", "test:recall"}),
+        key="scores",
     ),
 ]
 

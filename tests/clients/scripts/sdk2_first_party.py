@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 import sagemaker
-from sagemaker import KNN, PCA, LinearLearner
+from sagemaker import KNN, PCA, FactorizationMachines, LinearLearner, RandomCutForest
 from sklearn import decomposition
 from sklearn.datasets import load_breast_cancer, load_digits
 
@@ -50,10 +50,38 @@ def judge_pca(records):
     np.testing.assert_allclose(np.abs(values(records, "projection")), np.abs(bare), rtol=0.02, atol=0.1)
 
 
+def judge_factorization_machines(records):
+    assert np.mean(values(records, "predicted_label")[:, 0] == malignant[:200]) > 0.9
+    scores = values(records, "score")[:, 0]
+    assert scores.min() >= 0
+    assert scores.max() <= 1
+
+
+def judge_random_cut_forest(records):
+    scores = values(records, "score")[:, 0]
+    assert 0.5 < np.median(scores) < 1.5, np.median(scores)
+    assert scores[7] > 1.5 * np.median(scores)
+
+
 linear = made(LinearLearner, 2, predictor_type="binary_classifier", epochs=10, num_models=4, loss="logistic")
 knn = made(KNN, k=3, sample_size=2000, predictor_type="classifier", index_type="faiss.IVFFlat")
 pca = made(PCA, 2, num_components=3)
+machines = made(
+    FactorizationMachines,
+    2,
+    num_factors=4,
+    predictor_type="binary_classifier",
+    epochs=40,
+    linear_lr=0.05,
+    factors_lr=0.01,
+)
+forest = made(RandomCutForest, 2, num_samples_per_tree=100, num_trees=60, eval_metrics=["accuracy"])
+unlike = digits.copy()
+unlike[7] = 16 - unlike[7]
+scaled = (cancer - cancer.mean(axis=0)) / cancer.std(axis=0)
 cases = [
+    (machines, machines.record_set(scaled, malignant), 100, scaled, judge_factorization_machines),
+    (forest, forest.record_set(digits), 1000, unlike, judge_random_cut_forest),
     (linear, linear.record_set(cancer, malignant), 200, cancer, judge_linear_learner),
     (knn, knn.record_set(digits, digit), 500, digits, judge_knn),
     (pca, pca.record_set(digits), 500, digits, judge_pca),
