@@ -2,9 +2,9 @@
 
 It is for a process that then waits for its work (see `sagesmith_toolkit.warm`), so that the work starts at once.
 
-Numba is not among them: it takes half as much memory again, and a job that needs it loads it in a third of a second. But
-the machine code of modules called ``kernels`` must lie ready, as Python's bytecode must: `__uncompiled__` says if it does
-not, and where files may be written it is compiled here.
+The machine code of modules called ``kernels`` is not loaded here: LLVM would take half as much memory again, and a job
+that needs it has it in a third of a second. But it must lie ready, as Python's bytecode must: `__uncompiled__` says if it
+does not, and where files may be written it is compiled here.
 """
 
 from __future__ import annotations

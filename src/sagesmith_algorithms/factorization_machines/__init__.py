@@ -9,6 +9,7 @@ Source: Rendle, "Factorization Machines", ICDM 2010.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -76,6 +77,12 @@ class FactorizationMachines(StreamingAlgorithm):
         self._trainer: Trainer | None = None
         self._counts: Array = np.empty(0)
         self._merged: dict[str, Array] = {}
+
+    @classmethod
+    def load_libraries(cls) -> None:
+        """Import the libraries of a job or model server."""
+        for module in ("scipy.sparse", "sagesmith_algorithms.factorization_machines.training"):
+            importlib.import_module(module)
 
     # ---- the estimator ----
 

@@ -9,6 +9,7 @@ Source: Guha, Mishra, Roy and Schrijvers, "Robust Random Cut Forest Based Anomal
 
 from __future__ import annotations
 
+import importlib
 import json
 import zlib
 from collections.abc import Mapping
@@ -85,6 +86,12 @@ class RandomCutForest(StreamingAlgorithm):
         self._rng: np.random.Generator | None = None
         self._limit = np.inf
         self._reset()
+
+    @classmethod
+    def load_libraries(cls) -> None:
+        """Import the libraries of a job or model server."""
+        for module in ("concurrent.futures", "sagesmith_algorithms.random_cut_forest.forest"):
+            importlib.import_module(module)
 
     # ---- the estimator ----
 

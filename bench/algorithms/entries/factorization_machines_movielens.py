@@ -1,0 +1,75 @@
+"""Factorization machines on MovieLens-100k, ratings of users and items alone, split ua: the mean RMSE of five seeds."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+
+from bench.algorithms.entries.factorization_machines import one_hot, root_mean_square
+from bench.algorithms.entry import Comparison, Contender, Entry, Run, data_folder
+
+USERS, ITEMS = 943, 1682
+SEEDS = 5
+
+
+def prepare(folder: Path, quick: bool) -> None:
+    del quick
+    sources = {"train": "movielens-100k/ua.base.gz", "test": "movielens-100k/ua.test.gz"}
+    place = data_folder(*sources.values())
+    for name, source in sources.items():
+        with gzip.open(place / source) as file:
+            table = np.loadtxt(file, dtype=np.int64)
+        np.savez(
+            folder / f"{name}.npz", u=table[:, 0] - 1, i=table[:, 1] - 1, y=table[:, 2].astype(np.float32)
+        )
+
+
+def _data(run: Run, name: str) -> tuple:
+    data = np.load(run.folder / f"{name}.npz")
+    return one_hot(data["u"], data["i"], USERS, ITEMS), data["y"]
+
+
+def ours(run: Run) -> None:
+    from sagesmith_algorithms import FactorizationMachines
+
+    (x, y), (test, test_y) = _data(run, "train"), _data(run, "test")
+    found = []
+    with run.timed():
+        for seed in range(1 if run.quick else SEEDS):
+            model = FactorizationMachines(
+                32, seed=seed, epochs=30, mini_batch_size=2000, bias_lr=0.01, linear_lr=0.005, factors_lr=0.001,
+                bias_wd=0, linear_wd=3e-5, factors_wd=1e-4, factors_init_sigma=0.01,
+            )  # fmt: skip
+            found.append(root_mean_square(model.fit(x, y).predict(test), test_y))
+    run.say(rmse=float(np.mean(found)))
+
+
+def myfm(run: Run, kind: str) -> None:
+    import myfm as library
+
+    (x, y), (test, test_y) = _data(run, "train"), _data(run, "test")
+    found = []
+    with run.timed():
+        for seed in range(1 if run.quick else SEEDS):
+            model = getattr(library, kind)(rank=8, random_seed=seed)
+            model.fit(x.astype(np.float64), y, n_iter=200, grouping=[0] * USERS + [1] * ITEMS)
+            found.append(root_mean_square(model.predict(test.astype(np.float64)), test_y))
+    run.say(rmse=float(np.mean(found)))
+
+
+ENTRY = Entry(
+    "factorization machines, MovieLens-100k",
+    prepare,
+    (
+        Contender("Sagesmith", ours),
+        Contender("myfm, variational", lambda run: myfm(run, "VariationalFMRegressor"), "myfm"),
+        Contender("myfm, MCMC", lambda run: myfm(run, "MyFMRegressor"), "myfm"),
+    ),
+    (
+        Comparison("rmse", "Sagesmith", "myfm, variational", most=1.0),
+        Comparison("rmse", "Sagesmith", "myfm, MCMC", most=1.0),
+        Comparison("seconds", "Sagesmith", "myfm, MCMC"),
+    ),
+)
