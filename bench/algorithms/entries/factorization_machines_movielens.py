@@ -39,8 +39,8 @@ def ours(run: Run) -> None:
     with run.timed():
         for seed in range(1 if run.quick else SEEDS):
             model = FactorizationMachines(
-                32, seed=seed, epochs=30, mini_batch_size=2000, bias_lr=0.01, linear_lr=0.005, factors_lr=0.001,
-                bias_wd=0, linear_wd=3e-5, factors_wd=1e-4, factors_init_sigma=0.01,
+                64, seed=seed, epochs=9, mini_batch_size=500, bias_lr=0.01, linear_lr=0.005, factors_lr=0.002,
+                bias_wd=0, linear_wd=1e-4, factors_wd=2e-4, factors_init_sigma=0.01,
             )  # fmt: skip
             found.append(root_mean_square(model.fit(x, y).predict(test), test_y))
     run.say(rmse=float(np.mean(found)))
