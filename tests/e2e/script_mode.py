@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import io
 import json
 import os
@@ -19,12 +20,18 @@ import pytest
 from tests.e2e.flow import Flow
 from tests.e2e.served import IMAGES, SAGESMITH
 
-__all__ = ["archive", "deploy", "environment", "framework_image", "invoke_npy", "script"]
+__all__ = ["archive", "deploy", "environment", "framework_image", "invoke_npy", "script", "sklearn_image"]
 
 
 def framework_image(repository: str, tag: str) -> str:
     """Return the URI of one of AWS's images of frameworks."""
     return f"763104351884.dkr.ecr.us-east-1.amazonaws.com/{repository}:{tag}"
+
+
+def sklearn_image() -> str:
+    """The image of the scikit-learn that Sagesmith itself has, whose environment is there."""
+    own = ".".join(importlib.metadata.version("scikit-learn").split(".")[:2])
+    return f"683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-scikit-learn:{own}-1-cpu-py3"
 
 
 def environment(repository: str, tag: str) -> Path:

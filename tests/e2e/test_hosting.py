@@ -19,6 +19,7 @@ from botocore.exceptions import ClientError
 
 from tests.e2e.flow import Flow, xgboost_image
 from tests.e2e.load import Load
+from tests.e2e.script_mode import archive, sklearn_image
 from tests.e2e.served import Served, wait_until
 
 ROW = b"1,2"
@@ -416,4 +417,70 @@ def test_steps_and_schedules_scale(flow: Flow) -> None:
             **{**named, "ResourceId": "endpoint/nowhere/variant/AllTraffic"}, MinCapacity=1, MaxCapacity=2
         )
     scaling.deregister_scalable_target(**named)
+    gone(flow, endpoint)
+
+
+def test_a_shadow_sees_what_the_variant_gets(flow: Flow) -> None:
+    flow.sagemaker.create_endpoint_config(
+        EndpointConfigName="shadowed",
+        ProductionVariants=[variant("one", name="real")],
+        ShadowProductionVariants=[variant("narrow", name="shadow")],
+    )
+    flow.sagemaker.create_endpoint(EndpointName="shadowed", EndpointConfigName="shadowed")
+    flow.wait_for_endpoint("shadowed")
+    found = describe(flow, "shadowed")
+    assert [v["VariantName"] for v in found["ProductionVariants"]] == ["real"]
+    assert [v["VariantName"] for v in found["ShadowProductionVariants"]] == ["shadow"]
+    for _ in range(10):
+        answer = flow.runtime.invoke_endpoint(EndpointName="shadowed", ContentType="text/csv", Body=ROW)
+        assert answer["Body"].read() == b"1.0"
+    cloudwatch = flow.served.client("cloudwatch")
+
+    def refused_by_the_shadow() -> float:
+        points = cloudwatch.get_metric_statistics(
+            Namespace="AWS/SageMaker", MetricName="Invocation4XXErrors", Period=60, Statistics=["Sum"],
+            Dimensions=[{"Name": "EndpointName", "Value": "shadowed"}, {"Name": "VariantName", "Value": "shadow"}],
+            StartTime=time.time() - 600, EndTime=time.time() + 60,
+        )["Datapoints"]  # fmt: skip
+        return float(sum(point["Sum"] for point in points))
+
+    wait_until(lambda: refused_by_the_shadow() == 10, timeout_s=20, what="ten refusals nobody saw")
+    with pytest.raises(ClientError, match="one production variant and one shadow"):
+        flow.sagemaker.create_endpoint_config(
+            EndpointConfigName="two-shadows", ProductionVariants=[variant("one"), variant("two", name="b")],
+            ShadowProductionVariants=[variant("narrow", name="shadow")],
+        )  # fmt: skip
+    gone(flow, "shadowed")
+
+
+CRASHER = """
+import os
+
+def model_fn(model_dir):
+    return {"asked": 0}
+
+def transform_fn(model, body, content_type, accept):
+    model["asked"] += 1
+    if model["asked"] == 100:
+        os._exit(1)
+    return "fine", "text/csv"
+"""
+
+
+def test_a_model_that_crashes_every_hundred_requests(flow: Flow) -> None:
+    """Behind three instances only what was in flight at a crash is lost: at most one request a connection."""
+    flow.upload({"crasher.tar.gz": archive({"code/inference.py": CRASHER})})
+    container = {"Image": sklearn_image(), "ModelDataUrl": "s3://hosting/crasher.tar.gz"}
+    flow.sagemaker.create_model(
+        ModelName="crasher", ExecutionRoleArn=flow.served.role, PrimaryContainer=container
+    )
+    endpoint = deploy(flow, "crashes", variant("crasher", count=3))
+    with Load(flow.served, endpoint, ROW, connections=5, pause_s=0.05) as load:
+        load.answers(700)
+    lines = flow.log_lines("/aws/sagemaker/Endpoints/crashes", "AllTraffic/")
+    crashes = sum("The model server ended (exit code 1)" in line for line in lines)
+    lost = load.statuses.total() - load.statuses[200]
+    assert crashes >= 3, "each crashed"
+    assert 3 <= lost <= 5 * (crashes + 3), (load.statuses, crashes)
+    assert set(load.statuses) == {200, 424}, load.failures[:3]
     gone(flow, endpoint)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.e2e.flow import Flow, xgboost_image
-from tests.e2e.script_mode import archive
+from tests.e2e.script_mode import archive, sklearn_image
 from tests.e2e.served import Served
 from tests.e2e.test_hosting import constant_model
 
@@ -32,12 +31,6 @@ def output_fn(prediction, accept):
     assert accept == "text/csv", accept
     return "\\n".join(",".join(map(str, row)) for row in prediction), accept
 """
-
-
-def sklearn_image() -> str:
-    """The image of the scikit-learn that Sagesmith itself has, whose environment is there."""
-    own = ".".join(importlib.metadata.version("scikit-learn").split(".")[:2])
-    return f"683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-scikit-learn:{own}-1-cpu-py3"
 
 
 @pytest.fixture(scope="module")

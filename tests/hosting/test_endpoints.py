@@ -53,6 +53,7 @@ class FakeGateway:
         variants: Mapping[str, float],
         *,
         features: Mapping[str, Collection[str]] = MappingProxyType({}),
+        shadows: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         self.weights[name] = dict(variants)
         self.routes = {i: r for i, r in self.routes.items() if r[0] != name or r[1] in variants}

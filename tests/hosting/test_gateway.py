@@ -512,3 +512,26 @@ async def test_a_variant_that_is_there_twice_shares_its_part(gateway: Gateway, m
     gateway.set_endpoint(REGION, NAME, {"v\x001": 1.0})
     assert (await invoke(gateway, variant="v")).body == b"1,2"
     assert models[1].got.qsize() == 21
+
+
+async def test_a_shadow_gets_copies(gateway: Gateway, models: list[Model], sink: Sink) -> None:
+    """Half of the requests go to the shadow as well, whose answers and faults nobody sees."""
+    gateway.set_endpoint(REGION, NAME, {"v": 1.0, "shadow": 0.0}, shadows={"shadow": 0.5})
+    gateway.add_instance(REGION, NAME, "v", "i-v", models[0].address)
+    for _ in range(4):
+        await invoke(gateway)
+    gateway.add_instance(REGION, NAME, "shadow", "i-s", models[1].address)
+    await until_connected(gateway)
+    for _ in range(20):
+        assert (await invoke(gateway)).body == b"1,2"
+    async with asyncio.timeout(5):
+        while models[1].got.qsize() < 10:
+            await asyncio.sleep(0.01)
+    assert (models[0].got.qsize(), models[1].got.qsize()) == (24, 10)
+    assert "does not exist" in (await refusal(gateway, variant="shadow")).message
+    await models[1].stop()
+    assert (await invoke(gateway)).body == b"1,2"
+    gateway.flush()
+    await asyncio.sleep(0.1)
+    counted = {datum.dimensions["VariantName"] for _, _, datum in sink.data if datum.name == "Invocations"}
+    assert counted == {"v", "shadow"}

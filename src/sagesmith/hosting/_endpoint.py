@@ -51,6 +51,7 @@ class RoutingTable(Protocol):
         variants: Mapping[str, float],
         *,
         features: Mapping[str, Collection[str]] = MappingProxyType({}),
+        shadows: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         """Make the endpoint known with its variants' weights, or change them; see `Gateway.set_endpoint`."""
         ...
@@ -311,7 +312,8 @@ class EndpointWorker:
         gateway.set_endpoint(
             self._region,
             self._name,
-            {keys[v]: v.weight for v in command.variants},
+            {keys[v]: 0.0 if v.shadow else v.weight for v in command.variants},
+            shadows={keys[v]: v.weight for v in command.variants if v.shadow},
             features={keys[v]: _features(v.details) for v in command.variants},
         )
         wanted = {i[0]: (keys[v], i[1]) for v in command.variants for i in v.instances}

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from random import random
+from time import monotonic
+from types import MappingProxyType
 from typing import Final, TypeAlias
 
 from sagesmith.arns import Arn, partition_of
@@ -55,6 +58,7 @@ class Variant:
         self.weight = weight
         self.random = False
         self.features: frozenset[str] = frozenset()
+        self.shadow: Shadow | None = None
         self.credit = 0.0
         self.links: list[AnyLink] = []
         self.counters = VariantCounters()
@@ -169,6 +173,37 @@ class Variant:
         return headers
 
 
+class Shadow:
+    """A variant that gets copies of another's requests. What it answers counts for its metrics, and goes nowhere."""
+
+    __slots__ = ("_credit", "_part", "_variant")
+
+    def __init__(self, variant: Variant, part: float) -> None:
+        self._variant = variant
+        self._part = part
+        self._credit = 0.0
+
+    def copy(self, head: bytes, body: bytes) -> None:
+        """Copy a request, if it is its turn; nothing happens if no instance can take it."""
+        self._credit += self._part
+        if self._credit >= 1.0 - 1e-9:
+            self._credit -= 1.0
+            with suppress(AwsError):
+                self._variant.submit(_Copy(head, body, monotonic()))
+
+
+class _Copy(Invocation):
+    """A copied request, for whose answer nobody waits."""
+
+    __slots__ = ()
+
+    def succeed(self, headers: bytes, body: bytes) -> None:
+        pass
+
+    def fail(self, error: AwsError) -> None:
+        pass
+
+
 def _one_line(text: bytes) -> bytes:
     return bytes(byte for byte in text if 32 <= byte < 127).strip()
 
@@ -192,8 +227,16 @@ class Endpoint:
         self._named: dict[str, list[Variant]] = {}
         self._weighted: list[Variant] = []
 
-    def set_variants(self, weights: Mapping[str, float], limits: Limits) -> list[Variant]:
-        """Take over *weights*; variants that stay keep their instances. Return those that are gone."""
+    def set_variants(
+        self,
+        weights: Mapping[str, float],
+        limits: Limits,
+        shadows: Mapping[str, float] = MappingProxyType({}),
+    ) -> list[Variant]:
+        """Take over *weights*; variants that stay keep their instances. Return those that are gone.
+
+        *shadows* are variants that get that part of the others' requests as copies, and no requests of their own.
+        """
         gone = [variant for name, variant in self.variants.items() if name not in weights]
         kept = self.variants
         self.variants = {
@@ -204,8 +247,14 @@ class Endpoint:
             variant.weight, variant.credit = weight, 0.0
         self._weighted = [variant for variant in self.variants.values() if variant.weight > 0]
         self._named = {}
-        for variant in self.variants.values():
-            self._named.setdefault(variant.name, []).append(variant)
+        for key, variant in self.variants.items():
+            if key not in shadows:
+                self._named.setdefault(variant.name, []).append(variant)
+                of_same = (other for other in shadows if other.partition("\0")[2] == key.partition("\0")[2])
+                shadow = next(of_same, None)
+                variant.shadow = (
+                    Shadow(self.variants[shadow], shadows[shadow]) if shadow is not None else None
+                )
         return gone
 
     def choose(self, target: str = "") -> Variant:

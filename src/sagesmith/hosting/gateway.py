@@ -155,13 +155,14 @@ class Gateway:
         *,
         status: str = "InService",
         features: Mapping[str, Collection[str]] = MappingProxyType({}),
+        shadows: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         """Make the endpoint known, or change it: its *variants* with their weights, and its *status*.
 
         The key of a variant is its name; during an update, when it may be there twice, a NUL and what tells the two
         apart may follow. *features* of variants, by key: those with `RANDOM` send each request to any instance, the
         others to that with the fewest in flight; to those with `DIRECT` requests name their container, to those with
-        `MODELS` their model.
+        `MODELS` their model. *shadows* have weight 0 and get that part of the others' requests as copies.
 
         Variants that are no longer named are retired: their instances take no new requests and are forgotten
         when those in flight are answered. Invocations are refused while *status* is not one that serves.
@@ -170,7 +171,7 @@ class Gateway:
         if endpoint is None:
             endpoint = self._endpoints[region, name] = Endpoint(region, name, self.account_id)
         endpoint.status = ENDING if self._ending else status
-        for gone in endpoint.set_variants(variants, self._limits):
+        for gone in endpoint.set_variants(variants, self._limits, shadows):
             self._retire(gone)
         for key, variant in endpoint.variants.items():
             variant.features = frozenset(features.get(key, ()))
@@ -280,6 +281,8 @@ class Gateway:
         variant = self.endpoint(region, name).choose(target_variant)
         variant.check(needs)
         variant.submit(invocation)
+        if variant.shadow is not None:
+            variant.shadow.copy(head, body)
         await invocation.done
         return invocation
 

@@ -73,7 +73,7 @@ class Variant:
 
     `details` is everything an instance's start needs (model, image, instance type), as it was when the
     deployment was asked for; it means nothing here. A rolling update brings `held` of the `count` instances
-    not yet, or no more.
+    not yet, or no more. A `shadow` gets copies of the others' requests: `weight` is to theirs as its part of them.
     """
 
     name: str
@@ -82,6 +82,7 @@ class Variant:
     details: Mapping[str, Any] = field(default_factory=dict)
     instances: tuple[Instance, ...] = ()
     held: int = 0
+    shadow: bool = False
 
     @property
     def wanted(self) -> int:

@@ -209,13 +209,15 @@ class End:
 class Served:
     """One variant as the gateway should know it; `instances` are (id, address, protocol).
 
-    During an update a variant may be there twice: `number` is its deployment's. `details` are the variant's.
+    During an update a variant may be there twice: `number` is its deployment's. `details` are the variant's. The weight
+    of a `shadow` is the part of its deployment's requests that it gets copies of.
     """
 
     name: str
     weight: float
     instances: tuple[tuple[str, str, str], ...]
     number: int = 0
+    shadow: bool = False
     details: Mapping[str, Any] = field(default_factory=dict, compare=False, hash=False)
 
 
@@ -434,12 +436,18 @@ def _all_served(run: EndpointRun) -> list[Served]:
         return []
     share = run.rollout.share if run.rollout is not None else 0.0
     if run.pending is None or not share:
-        return [_served(v, v.weight, run.current.number) for v in run.current.variants]
-    served = []
-    for deployment, part in ((run.current, 1.0 - share), (run.pending, share)):
-        whole = sum(v.weight for v in deployment.variants) or 1.0
-        served += [_served(v, v.weight / whole * part, deployment.number) for v in deployment.variants]
-    return served
+        return _part_served(run.current, None)
+    return _part_served(run.current, 1.0 - share) + _part_served(run.pending, share)
+
+
+def _part_served(deployment: Deployment, part: float | None) -> list[Served]:
+    """The variants of a deployment that has *part* of the traffic; None: all of it."""
+    whole = sum(v.weight for v in deployment.variants if not v.shadow) or 1.0
+    scale = 1.0 if part is None else part / whole
+    return [
+        _served(v, min(1.0, v.weight / whole) if v.shadow else v.weight * scale, deployment.number)
+        for v in deployment.variants
+    ]
 
 
 _SERVING: Final = (Status.IN_SERVICE, Status.UPDATING, Status.ROLLING_BACK)
@@ -447,7 +455,7 @@ _SERVING: Final = (Status.IN_SERVICE, Status.UPDATING, Status.ROLLING_BACK)
 
 def _served(variant: Variant, weight: float, number: int) -> Served:
     ready = tuple((i.instance_id, i.address, i.protocol) for i in variant.instances if i.phase is Phase.READY)
-    return Served(variant.name, weight, ready, number, variant.details)
+    return Served(variant.name, weight, ready, number, variant.shadow, variant.details)
 
 
 def _reason(variant: str, event: Failed) -> str:

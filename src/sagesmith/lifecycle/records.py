@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from sagesmith.lifecycle._codec import from_plain, to_plain
-from sagesmith.lifecycle.endpoint import EndpointRun, Phase, Variant
+from sagesmith.lifecycle.endpoint import Deployment, EndpointRun, Phase, Variant
 from sagesmith.lifecycle.training import TrainingRun
 from sagesmith.lifecycle.transform import TransformRun
 
@@ -98,6 +98,7 @@ def endpoint_document(document: Mapping[str, Any], run: EndpointRun) -> dict[str
     result = {**document, RUN: to_plain(run), "EndpointStatus": run.status.value}
     for name in (
         "ProductionVariants",
+        "ShadowProductionVariants",
         "PendingDeploymentSummary",
         "FailureReason",
         "DataCaptureConfig",
@@ -107,11 +108,11 @@ def endpoint_document(document: Mapping[str, Any], run: EndpointRun) -> dict[str
     shown = run.current or run.pending
     if shown is not None:
         result["EndpointConfigName"] = shown.config_name
-        result["ProductionVariants"] = [_variant_summary(v) for v in shown.variants]
+        result.update(_summaries(shown))
     if run.current is not None and run.pending is not None:
         result["PendingDeploymentSummary"] = {
             "EndpointConfigName": run.pending.config_name,
-            "ProductionVariants": [_variant_summary(v) for v in run.pending.variants],
+            **_summaries(run.pending),
             "StartTime": run.pending_since,
         }
     if run.failure_reason:
@@ -132,6 +133,12 @@ def _capture_summary(config: Mapping[str, Any], *, serves: bool) -> dict[str, An
         "DestinationS3Uri": config["DestinationS3Uri"],
         "KmsKeyId": config.get("KmsKeyId", ""),
     }
+
+
+def _summaries(deployment: Deployment) -> dict[str, Any]:
+    found = {"ProductionVariants": [_variant_summary(v) for v in deployment.variants if not v.shadow]}
+    shadows = [_variant_summary(v) for v in deployment.variants if v.shadow]
+    return {**found, "ShadowProductionVariants": shadows} if shadows else found
 
 
 def _variant_summary(variant: Variant) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from sagesmith.services.sagemaker._model_details import model_details
 __all__ = ["EndpointConfigHandlers", "new_deployment"]
 
 _NOT_THERE_YET: Final = (
-    "ExplainerConfig", "ShadowProductionVariants", "CrossRegionTrafficConfig",
+    "ExplainerConfig", "CrossRegionTrafficConfig",
 )  # fmt: skip
 _VARIANT_NOT_THERE_YET: Final = (
     "ServerlessConfig", "AcceleratorType", "CoreDumpConfig", "ManagedInstanceScaling", "InstancePools",
@@ -49,10 +49,15 @@ class EndpointConfigHandlers:
                 request["DataCaptureConfig"]["DestinationS3Uri"], "dataCaptureConfig.destinationS3Uri"
             )
         _check_async(request.get("AsyncInferenceConfig") or {}, len(request["ProductionVariants"]))
-        variants = request["ProductionVariants"]
-        check_unique((v["VariantName"] for v in variants), "variant name", "productionVariants")
-        for variant in variants:
+        variants, shadows = request["ProductionVariants"], request.get("ShadowProductionVariants") or []
+        check_unique((v["VariantName"] for v in (*variants, *shadows)), "variant name", "productionVariants")
+        for variant in (*variants, *shadows):
             self._check_variant(call, variant)
+        if shadows and (len(variants) > 1 or len(shadows) > 1):
+            raise validation_error(
+                "With ShadowProductionVariants there must be one production variant and one shadow variant, not "
+                f"{len(variants)} and {len(shadows)}."
+            )
         if sum(_weight(v) for v in variants) <= 0:
             raise validation_error(
                 "At least one ProductionVariant must have an InitialVariantWeight above 0."
@@ -62,6 +67,8 @@ class EndpointConfigHandlers:
             **request,
             "ProductionVariants": [{"InitialVariantWeight": 1.0, **variant} for variant in variants],
         }
+        if shadows:
+            document["ShadowProductionVariants"] = [{"InitialVariantWeight": 1.0, **v} for v in shadows]
         return {"EndpointConfigArn": self._engine.create(call, ENDPOINT_CONFIG, request, document).arn}
 
     @operation("DescribeEndpointConfig", inline=True)
@@ -137,7 +144,8 @@ def new_deployment(
     """
     config = engine.find(call, ENDPOINT_CONFIG, config_name)
     variants = []
-    for given in config.document["ProductionVariants"]:
+    shadows = config.document.get("ShadowProductionVariants") or []
+    for given in (*config.document["ProductionVariants"], *shadows):
         model = engine.find(call, MODEL, given["ModelName"]).document
         variants.append(
             Variant(
@@ -145,6 +153,7 @@ def new_deployment(
                 weight=_weight(given),
                 count=given["InitialInstanceCount"],
                 details=_details(given, model, default_role_arn, now),
+                shadow=given in shadows,
             )
         )
     capture = config.document.get("DataCaptureConfig") or {}

@@ -146,7 +146,8 @@ class EndpointHandlers:
                     f"The endpoint has no variant {', '.join(unknown)}; it has {', '.join(v.name for v in variants)}."
                 )
             weights = [changes.get(v.name, (None, None))[0] for v in variants]
-            if sum(v.weight if w is None else w for v, w in zip(variants, weights, strict=True)) <= 0:
+            pairs = [(v, w) for v, w in zip(variants, weights, strict=True) if not v.shadow]
+            if sum(v.weight if w is None else w for v, w in pairs) <= 0:
                 raise validation_error("At least one variant must keep a weight above 0.")
             return CapacityRequested(changes)
 

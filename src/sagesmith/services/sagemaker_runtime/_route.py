@@ -130,6 +130,8 @@ class InvokeRoute:
             variant.submit(_Invocation(exchange, head, body, arrived))
         else:
             variant.submit(_Captured(exchange, head, body, arrived, capture, captures.clock()))
+        if variant.shadow is not None:
+            variant.shadow.copy(head, body)
 
     def _head(self, content_type: bytes, accept: bytes) -> bytes:
         head = request_head(content_type or _OCTETS, accept, b"")
