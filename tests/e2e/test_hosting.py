@@ -10,6 +10,7 @@ import signal
 import tarfile
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -484,3 +485,37 @@ def test_a_model_that_crashes_every_hundred_requests(flow: Flow) -> None:
     assert 3 <= lost <= 5 * (crashes + 3), (load.statuses, crashes)
     assert set(load.statuses) == {200, 424}, load.failures[:3]
     gone(flow, endpoint)
+
+
+SLOW = """
+import time
+
+def model_fn(model_dir):
+    return None
+
+def transform_fn(model, body, content_type, accept):
+    time.sleep(2)
+    return "slow but sure", "text/csv"
+"""
+
+
+def test_down_lets_invocations_end() -> None:
+    """What is in flight when the server is told to end is answered; what comes later is told so."""
+    served = Served()
+    try:
+        flow = Flow(served.up(), "ending")
+        flow.upload({"slow.tar.gz": archive({"code/inference.py": SLOW})})
+        flow.deploy("slow", image=sklearn_image(), model_data="s3://ending/slow.tar.gz")
+        with ThreadPoolExecutor(2) as pool:
+            answers = [
+                pool.submit(
+                    flow.runtime.invoke_endpoint, EndpointName="slow", ContentType="text/csv", Body=ROW
+                )
+                for _ in range(2)
+            ]
+            time.sleep(0.7)
+            assert not any(answer.done() for answer in answers)
+            served.down()
+            assert [answer.result(30)["Body"].read() for answer in answers] == [b"slow but sure"] * 2
+    finally:
+        served.remove()

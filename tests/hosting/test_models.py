@@ -11,7 +11,7 @@ import pytest
 from sagesmith.errors import AwsError
 from sagesmith.hosting._gateway_models import ModelsLink
 from sagesmith.hosting.gateway import MODELS, Answer, Gateway, request_head
-from tests.hosting.test_gateway import NAME, REGION, Model, gateway, models, sink, until_connected
+from tests.hosting.test_gateway import NAME, REGION, Model, Sink, gateway, models, sink, until_connected
 
 __all__ = ["gateway", "models", "sink"]
 
@@ -56,7 +56,7 @@ def link(gateway: Gateway) -> ModelsLink:
 
 
 async def test_a_model_is_loaded_once_for_all_that_wait(
-    gateway: Gateway, agent: Agent, models: list[Model]
+    gateway: Gateway, agent: Agent, models: list[Model], sink: Sink
 ) -> None:
     calls = [ask(gateway, "a.tar.gz", b"%d" % n) for n in range(4)]
     number, path, name = await agent.order()
@@ -68,6 +68,13 @@ async def test_a_model_is_loaded_once_for_all_that_wait(
     assert [answer.body for answer in answers] == [b"0", b"1", b"2", b"3"]
     assert (await asyncio.wait_for(ask(gateway, "a.tar.gz"), 5)).body == b"1"
     assert link(gateway).loaded == 1
+    gateway.flush()
+    await asyncio.sleep(0.1)
+    assert dict(zip(sink.named("ModelCacheHit").values, sink.named("ModelCacheHit").counts, strict=True)) == {
+        0.0: 4, 1.0: 1,
+    }  # fmt: skip
+    assert list(sink.named("LoadedModelCount").values) == [1.0]
+    assert sum(sink.named("ModelLoadingWaitTime").counts) == 4
 
 
 async def test_the_model_that_was_not_used_for_longest_makes_room(

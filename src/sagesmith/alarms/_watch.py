@@ -59,6 +59,7 @@ class AlarmWatch:
         self._clock = clock
         self._lag_s = lag_s
         self._tick_s = tick_s
+        self._known: dict[str, Resource] = {}
         self._evaluated: dict[str, tuple[float, float]] = {}
         self._told: dict[str, tuple[str, float]] = {}
         self._task: asyncio.Task[None] | None = None
@@ -75,11 +76,18 @@ class AlarmWatch:
 
     async def look(self) -> None:
         """Evaluate every alarm of which a period is over since the last look."""
-        alarms = await in_thread(self._alarms.all)
-        known = {alarm.arn for alarm in alarms}
-        self._evaluated = {arn: seen for arn, seen in self._evaluated.items() if arn in known}
-        self._told = {arn: seen for arn, seen in self._told.items() if arn in known}
-        for alarm in alarms:
+        found = await in_thread(self._alarms.all)
+        known = self._known
+        # One that has not changed since the last look keeps its document, which need not be decoded again.
+        self._known = {
+            alarm.arn: known[alarm.arn]
+            if alarm.arn in known and known[alarm.arn].version == alarm.version
+            else alarm
+            for alarm in found
+        }
+        self._evaluated = {arn: seen for arn, seen in self._evaluated.items() if arn in self._known}
+        self._told = {arn: seen for arn, seen in self._told.items() if arn in self._known}
+        for alarm in self._known.values():
             try:
                 await self._look_at(alarm)
             except Missing:

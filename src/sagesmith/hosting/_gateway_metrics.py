@@ -7,6 +7,7 @@ computable; everything else is a counter.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from sagesmith.store.metrics import Datum
@@ -49,7 +50,9 @@ class Histogram:
 class VariantCounters:
     """What happened at one variant since the last flush."""
 
-    __slots__ = ("client_errors", "failures", "invocations", "model_latency", "overhead", "server_errors")
+    __slots__ = (
+        "client_errors", "failures", "invocations", "model_latency", "more", "overhead", "server_errors",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.invocations = 0
@@ -58,6 +61,11 @@ class VariantCounters:
         self.failures = 0
         self.model_latency = Histogram()
         self.overhead = Histogram()
+        self.more: dict[tuple[str, str], Counter[float]] = {}
+
+    def note(self, name: str, unit: str, value: float) -> None:
+        """Count a *value* of a metric that only some variants have."""
+        self.more.setdefault((name, unit), Counter())[value] += 1
 
     def data(self, endpoint: str, variant: str, instances: int, time: float) -> list[Datum]:
         """Return the metric data of namespace ``AWS/SageMaker``; empty if nothing was invoked.
@@ -87,4 +95,5 @@ class VariantCounters:
         if total > self.failures:
             data.append(datum("ModelLatency", "Microseconds", self.model_latency.values()))
             data.append(datum("OverheadLatency", "Microseconds", self.overhead.values()))
+        data += [datum(name, unit, values.items()) for (name, unit), values in self.more.items()]
         return data

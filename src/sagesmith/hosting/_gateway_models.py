@@ -86,6 +86,7 @@ class ModelsLink(Composite):
             return
         self._models.move_to_end(name)
         step = Step(invocation, monotonic())
+        self.owner.counters.note("ModelCacheHit", "None", float(model.part is not None))
         self.waiting[id(step)] = step
         model.in_flight += 1
         step.tag = name.encode()
@@ -149,7 +150,11 @@ class ModelsLink(Composite):
         if status == 200:
             model.part = Part(self, model.name, body.decode())
             waiting, model.waiting = model.waiting, []
+            now, counters = monotonic(), self.owner.counters
+            counters.note("LoadedModelCount", "None", float(self.loaded))
+            counters.note("ModelLoadingTime", "Microseconds", round((now - model.since) * 1e6, -3))
             for step in waiting:
+                counters.note("ModelLoadingWaitTime", "Microseconds", round((now - step.began) * 1e6, -3))
                 model.part.link.send(step)
             return
         if status == _NO_MEMORY and self._make_room(model):
@@ -205,6 +210,7 @@ class _Model:
         self.part: Part | None = None
         self.waiting: list[Step] = []
         self.in_flight = 0
+        self.since = monotonic()
 
 
 class _Order(Step):
