@@ -13,6 +13,7 @@ import pytest
 
 from sagesmith.aws.call import Call, Caller, marked_operations
 from sagesmith.errors import AwsError
+from sagesmith.hosting.capacity import VariantCapacity
 from sagesmith.hosting.endpoints import Endpoints
 from sagesmith.instance.spec import Finished, Log, Ready, ServerAddress, ServingTask, Shutdown, Unhealthy
 from sagesmith.services import sagemaker
@@ -85,6 +86,7 @@ class Bench:
         self.fleet = FakeFleet(script)
         self.gateway = FakeGateway()
         self.driver: Endpoints | None = None
+        self.raised: set[str] = set()
         handlers = sagemaker.handlers(
             resources=self.resources,
             notify_job=lambda arn: None,
@@ -92,6 +94,7 @@ class Bench:
             check_instance_type=self.fleet.shape,
             has_object=lambda bucket, key: True,
             default_role_arn=ROLE,
+            has_alarm=lambda region, name: True,
             owner="server",
         )
         self._operations = {mark.name: bound for each in handlers for mark, bound in marked_operations(each)}
@@ -116,6 +119,7 @@ class Bench:
             identities=guard(self.identities),
             server=lambda: ServerAddress("http://127.0.0.1:1"),
             account_id=ACCOUNT,
+            raised=lambda region, names, since: [name for name in names if name in self.raised],
             poll_s=0.05,
         )
         try:
@@ -257,6 +261,76 @@ async def test_an_update_that_fails(bench: Bench) -> None:
     endpoint = bench.describe()
     assert (endpoint["EndpointStatus"], endpoint["EndpointConfigName"]) == ("InService", "one")
     assert len(bench.gateway.routes) == 1
+
+
+def canary(wait_s: int) -> dict[str, Any]:
+    size = {"Type": "CAPACITY_PERCENT", "Value": 50}
+    routing = {"Type": "CANARY", "CanarySize": size, "WaitIntervalInSeconds": wait_s}
+    return {
+        "BlueGreenUpdatePolicy": {"TrafficRoutingConfiguration": routing},
+        "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": "errors"}]},
+    }
+
+
+async def test_a_canary_outlives_the_server(bench: Bench) -> None:
+    bench.deploy(blue=2)
+    await bench.status("InService")
+    bench.configure("two", blue=2)
+    bench("UpdateEndpoint", EndpointName="e", EndpointConfigName="two", DeploymentConfig=canary(1))
+    await bench.until(lambda: bench.gateway.weights["e"] == {"blue": 0.5, "blue\x001": 0.5})
+    await bench.until(
+        lambda: (
+            [
+                v["CurrentInstanceCount"]
+                for v in bench.describe()["PendingDeploymentSummary"]["ProductionVariants"]
+            ]
+            == [2]
+        )
+    )
+    await bench.server()
+    assert bench.gateway.weights["e"] == {"blue": 0.5, "blue\x001": 0.5}
+    assert len(bench.gateway.routes) == 4
+    endpoint = await bench.status("InService")
+    assert endpoint["EndpointConfigName"] == "two"
+    assert bench.gateway.weights["e"] == {"blue\x001": 1.0}
+    await bench.until(lambda: len(bench.fleet.instances) == 2)
+
+
+async def test_an_alarm_takes_an_update_back(bench: Bench) -> None:
+    bench.deploy(blue=1)
+    await bench.status("InService")
+    first = list(bench.gateway.routes)
+    bench.configure("two", blue=1)
+    bench("UpdateEndpoint", EndpointName="e", EndpointConfigName="two", DeploymentConfig=canary(600))
+    await bench.until(lambda: len(bench.gateway.routes) == 2)
+    bench.raised.add("errors")
+    await bench.until(lambda: "FailureReason" in bench.describe())
+    endpoint = await bench.status("InService")
+    assert endpoint["EndpointConfigName"] == "one"
+    assert "alarm errors is in state ALARM" in endpoint["FailureReason"]
+    assert list(bench.gateway.routes) == first
+    await bench.until(lambda: len(bench.fleet.instances) == 1)
+
+
+async def test_capacity_is_read_and_changed(bench: Bench) -> None:
+    capacity = VariantCapacity(
+        bench.resources, lambda arn: bench.driver.notify(arn) if bench.driver else None
+    )
+    resource = "endpoint/e/variant/blue"
+    assert capacity.read(REGION, resource) is None
+    with pytest.raises(AwsError, match="Could not find the endpoint"):
+        capacity.change(REGION, resource, 2)
+    bench.deploy(blue=1)
+    await bench.status("InService")
+    assert capacity.read(REGION, resource) == (1, True)
+    assert capacity.read(REGION, "endpoint/e/variant/red") is None
+    capacity.change(REGION, resource, 3)
+    count, complete = capacity.read(REGION, resource) or (0, True)
+    assert (count, complete) == (3, False)
+    with pytest.raises(AwsError, match="in status Updating"):
+        capacity.change(REGION, resource, 2)
+    await bench.until(lambda: capacity.read(REGION, resource) == (3, True))
+    assert len(bench.gateway.routes) == 3
 
 
 async def test_weights_and_capacities(bench: Bench) -> None:

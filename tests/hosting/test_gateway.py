@@ -535,3 +535,29 @@ async def test_a_shadow_gets_copies(gateway: Gateway, models: list[Model], sink:
     await asyncio.sleep(0.1)
     counted = {datum.dimensions["VariantName"] for _, _, datum in sink.data if datum.name == "Invocations"}
     assert counted == {"v", "shadow"}
+
+
+async def test_requests_wait_a_moment_for_instances_that_come_back(tmp_path: Path, sink: Sink) -> None:
+    """While all instances of a variant start again, requests wait a little; then they are refused."""
+    gateway = Gateway("123456789012", sink=sink, timeout_s=20.0)
+    gateway.start()
+    model = await Model(tmp_path / "model.sock").start()
+    try:
+        gateway.set_endpoint(REGION, NAME, {"v": 1.0})
+        waits = asyncio.create_task(invoke(gateway))
+        await asyncio.sleep(0.05)
+        assert not waits.done()
+        gateway.add_instance(REGION, NAME, "v", "i-1", model.address)
+        assert (await waits).body == b"1,2"
+        gateway.remove_instance("i-1")
+        began = monotonic()
+        assert (await refusal(gateway)).status == 503
+        assert monotonic() - began < 4
+        waits = asyncio.create_task(invoke(gateway))
+        await asyncio.sleep(0.01)
+        gateway.remove_endpoint(REGION, NAME)
+        with pytest.raises(AwsError, match="No instance"):
+            await waits
+    finally:
+        await gateway.close()
+        await model.stop()

@@ -22,6 +22,7 @@ __all__ = ["DIRECT", "ENDING", "FEATURES", "MODELS", "RANDOM", "AnyLink", "Endpo
 AnyLink: TypeAlias = Link | ChainLink | ModelsLink
 """An instance, as a variant sees it."""
 
+_MOST_HELD: Final = 100  # so many requests wait while no instance can be reached
 _CACHED_HEADS: Final = 1024
 ENDING: Final = "Ending"
 """The status of every endpoint while the server ends: what is in flight is answered, and nothing new is taken."""
@@ -36,13 +37,14 @@ _SERVING: Final = frozenset(("InService", "Updating", "SystemUpdating", "Rolling
 
 
 class Limits:
-    """What one instance is burdened with, and where its logs are to be found."""
+    """What one instance is burdened with, how long a request waits for any, and where the logs are to be found."""
 
-    __slots__ = ("console_url", "max_in_flight")
+    __slots__ = ("console_url", "max_in_flight", "patience_s")
 
-    def __init__(self, max_in_flight: int, console_url: str) -> None:
+    def __init__(self, max_in_flight: int, console_url: str, patience_s: float) -> None:
         self.max_in_flight = max_in_flight
         self.console_url = console_url
+        self.patience_s = patience_s
 
 
 class Variant:
@@ -59,6 +61,7 @@ class Variant:
         self.random = False
         self.features: frozenset[str] = frozenset()
         self.shadow: Shadow | None = None
+        self._held: list[Invocation] = []
         self.credit = 0.0
         self.links: list[AnyLink] = []
         self.counters = VariantCounters()
@@ -67,8 +70,25 @@ class Variant:
         self._headers: dict[bytes, bytes] = {}
 
     def refresh(self) -> None:
-        """Look again which instances can take requests."""
+        """Look again which instances can take requests, and send what waited for one."""
         self._usable = [link for link in self.links if link.usable]
+        if self._held and self._usable:
+            held, self._held = self._held, []
+            for invocation in held:
+                self.resubmit(invocation)
+
+    @property
+    def can_be_reached(self) -> bool:
+        """Whether an instance can take requests now."""
+        return bool(self._usable)
+
+    def give_up(self, before: float) -> None:
+        """Refuse what came in *before* that time and still waits for an instance."""
+        if self._held:
+            late = [invocation for invocation in self._held if invocation.arrived < before]
+            self._held = [invocation for invocation in self._held if invocation.arrived >= before]
+            for invocation in late:
+                invocation.fail(errors.no_instance(self.endpoint.name, self.name))
 
     def check(self, needs: frozenset[str]) -> None:
         """Refuse a request that *needs* a feature which the variant does not have.
@@ -90,16 +110,20 @@ class Variant:
             link = usable[0]
             load = len(link.waiting) + len(link.queue) + len(link.late)
         else:
-            link, load = self._least_busy(usable)
+            found = self._least_busy(usable)
+            if found is None:
+                self._hold(invocation)
+                return
+            link, load = found
         if load >= link.limit or link.queued_bytes > MAX_QUEUED_BYTES:
             raise errors.busy(self.endpoint.name, self.name, load)
         link.send(invocation)
 
-    def _least_busy(self, usable: list[AnyLink]) -> tuple[AnyLink, int]:
-        """Return the link with the fewest requests, and how many; the search starts anywhere."""
+    def _least_busy(self, usable: list[AnyLink]) -> tuple[AnyLink, int] | None:
+        """Return the link with the fewest requests, and how many; the search starts anywhere. None if there is none."""
         links = usable or [link for link in self.links if link.connecting and not link.retired]
         if not links:
-            raise errors.no_instance(self.endpoint.name, self.name)
+            return None
         start = int(random() * len(links))  # noqa: S311 - only to spread load
         best, least = links[start], -1
         if self.random:
@@ -110,6 +134,13 @@ class Variant:
             if load < least or least < 0:
                 best, least = link, load
         return best, least
+
+    def _hold(self, invocation: Invocation) -> None:
+        """Let *invocation* wait a moment for an instance: those that crashed are being started again."""
+        waited_s = monotonic() - invocation.arrived
+        if len(self._held) >= _MOST_HELD or waited_s > self._limits.patience_s:
+            raise errors.no_instance(self.endpoint.name, self.name)
+        self._held.append(invocation)
 
     # ---- what links report -----------------------------------------------------------------------------
 
@@ -188,8 +219,9 @@ class Shadow:
         self._credit += self._part
         if self._credit >= 1.0 - 1e-9:
             self._credit -= 1.0
-            with suppress(AwsError):
-                self._variant.submit(_Copy(head, body, monotonic()))
+            if self._variant.can_be_reached:
+                with suppress(AwsError):
+                    self._variant.submit(_Copy(head, body, monotonic()))
 
 
 class _Copy(Invocation):

@@ -32,13 +32,16 @@ class VariantCapacity:
         self._clock = clock
 
     def read(self, region: str, resource_id: str) -> tuple[int, bool] | None:
-        """Return the desired number of instances, and whether the endpoint has just that; None without a variant."""
+        """Return the desired number of instances, and whether they all came up; None if there is no such variant.
+
+        One that crashed later does not count: it is being replaced, and others may be needed all the more.
+        """
         endpoint, variant = _parts(resource_id)
         resource = self._resources.get("endpoint", region, endpoint)
         found = _variant(resource, variant)
         if resource is None or found is None:
             return None
-        return found.count, resource.status == Status.IN_SERVICE and found.ready >= found.count
+        return found.count, resource.status == Status.IN_SERVICE
 
     def change(self, region: str, resource_id: str, count: int) -> None:
         """Ask for *count* instances.

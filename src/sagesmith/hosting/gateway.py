@@ -13,6 +13,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
+from math import inf
 from time import monotonic
 from types import MappingProxyType
 from typing import Any, Final, Protocol
@@ -115,7 +116,7 @@ class Gateway:
         self._endpoints: dict[tuple[str, str], Endpoint] = {}
         self._instances: dict[str, AnyLink] = {}
         self._links: dict[AnyLink, Variant] = {}
-        self._limits = Limits(max_in_flight, console_url)
+        self._limits = Limits(max_in_flight, console_url, timeout_s / 20)
         self._timeout_s = timeout_s
         self._tick_s = min(0.5, timeout_s / 4)
         self._sink = sink
@@ -245,6 +246,7 @@ class Gateway:
             self._keep_counters(owner)
 
     def _retire(self, variant: Variant) -> None:
+        variant.give_up(inf)
         for link in tuple(variant.links):
             self.remove_instance(link.instance_id)
         self._keep_counters(variant)
@@ -293,6 +295,9 @@ class Gateway:
             for invocation in link.expire(now - timeout_s):
                 owner.timed_out(link, invocation)
             link.pace(now - timeout_s / 4)
+        for endpoint in self._endpoints.values():
+            for variant in endpoint.variants.values():
+                variant.give_up(now - self._timeout_s / 20)
 
     # ---- metrics ---------------------------------------------------------------------------------------
 
