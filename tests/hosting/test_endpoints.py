@@ -199,7 +199,8 @@ async def test_an_endpoint_comes_up_and_goes(bench: Bench) -> None:
     assert [v["CurrentInstanceCount"] for v in endpoint["ProductionVariants"]] == [2, 1]
     assert bench.gateway.weights == {"e": {"blue": 1.0, "green": 1.0}}
     assert sorted(route[1] for route in bench.gateway.routes.values()) == ["blue", "blue", "green"]
-    spec = bench.fleet.instances[bench.fleet.started[0]].spec
+    specs = [instance.spec for instance in bench.fleet.instances.values()]
+    spec = next(spec for spec in specs if spec.log_stream.startswith("blue/"))
     assert spec.log_group == "/aws/sagemaker/Endpoints/e"
     assert spec.log_stream == f"blue/{spec.instance_id}"
     assert spec.container.command == ("python", "-m", "sagesmith_algorithms", "serve")
