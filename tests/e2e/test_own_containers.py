@@ -20,6 +20,7 @@ from sagesmith.containers import Engine
 from tests.containers.engine import BASE, needs_docker
 from tests.e2e.flow import Flow
 from tests.e2e.served import Served, wait_until
+from tests.e2e.test_transform import output, transform
 
 pytestmark = needs_docker
 CHANNELS = {"train": "given"}
@@ -137,6 +138,13 @@ def test_it_trains_with_its_roles_credentials_and_serves(flow: Flow, image: str)
 
     flow.deploy("own-serves", image=image, model_data=job["ModelArtifacts"]["S3ModelArtifacts"], instances=2)
     try:
+        flow.upload({"rows/a": b"1\n2\n"})
+        done = transform(
+            flow, "own-transforms", "rows/", ModelName="own-serves", SplitType="Line", AssembleWith="Line",
+            BatchStrategy="SingleRecord",
+        )  # fmt: skip
+        assert done["TransformJobStatus"] == "Completed", done["FailureReason"]
+        assert output(flow, "own-transforms", "a") == "w1\nw2\n"
         for body in (b"1", b"x" * 2_000_000):
             answer = flow.runtime.invoke_endpoint(EndpointName="own-serves", Body=body)
             assert answer["Body"].read() == b"w" + body
