@@ -25,6 +25,7 @@ from sagesmith_algorithms.formats import content_type as types
 from sagesmith_algorithms.formats import mxnet
 from sagesmith_algorithms.formats.batch import Batch, Floats
 from sagesmith_algorithms.hyperparameters import Flag, Hyperparameters, Number, Text, Words
+from sagesmith_algorithms.threads import side_by_side
 
 __all__ = ["KMeans"]
 
@@ -315,21 +316,21 @@ class KMeans(StreamingAlgorithm):
         n_trials = _auto_trials(k) if trials == "auto" else int(trials)
         if len(points) < k:
             raise DataError(f"only {len(points)} distinct centers were found for k={k}; choose a smaller k")
-        results = []
-        for _ in range(n_trials):
+
+        def reduce(rng: np.random.Generator) -> tuple[Floats, float]:
             if values["local_lloyd_init_method"] == "kmeans++":
-                start = clustering.kmeans_plus_plus(points, weights, k, rng=self._rng)
+                start = clustering.kmeans_plus_plus(points, weights, k, rng=rng)
             else:
-                start = points[self._rng.choice(len(points), k, replace=False)]
-            results.append(
-                clustering.lloyd(
-                    points,
-                    weights,
-                    start,
-                    max_iter=values["local_lloyd_max_iter"],
-                    tol=values["local_lloyd_tol"],
-                )
+                start = points[rng.choice(len(points), k, replace=False)]
+            return clustering.lloyd(
+                points,
+                weights,
+                start,
+                max_iter=values["local_lloyd_max_iter"],
+                tol=values["local_lloyd_tol"],
             )
+
+        results = side_by_side(reduce, self._rng.spawn(n_trials))
         return min(results, key=lambda result: result[1])[0]
 
     def _assign(self, features: Floats) -> tuple[npt.NDArray[np.intp], Floats]:

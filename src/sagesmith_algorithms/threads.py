@@ -7,6 +7,7 @@ the one that is not running: ten times as long. Blocks that know nothing of each
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,18 +21,26 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 _pools: Final[dict[tuple[int, int], ThreadPoolExecutor]] = {}
 _controllers: Final[list[Any]] = []
+_inside: Final = threading.local()
 
 
 def side_by_side(function: Callable[[_Item], _Result], items: Sequence[_Item]) -> list[_Result]:
-    """Return *function* of each of *items*, in their order, computed on as many threads as this instance may use."""
+    """Return *function* of each of *items*, in their order, computed on as many threads as this instance may use.
+
+    What *function* itself would do side by side it does one after the other: all threads are busy already.
+    """
     n_threads = cpu_count()
-    if n_threads < 2 or len(items) < 2:
+    if n_threads < 2 or len(items) < 2 or getattr(_inside, "a_block", False):
         return [function(item) for item in items]
     place = os.getpid(), n_threads  # threads do not survive a fork
     if place not in _pools:
-        _pools[place] = ThreadPoolExecutor(n_threads, "block")
+        _pools[place] = ThreadPoolExecutor(n_threads, "block", initializer=_mark)
     with blas_on_one_thread():
         return list(_pools[place].map(function, items))
+
+
+def _mark() -> None:
+    _inside.a_block = True
 
 
 @contextmanager

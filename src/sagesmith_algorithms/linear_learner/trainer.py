@@ -121,11 +121,12 @@ class Trainer:
             rows.scale(scaling, shuffled=False)
         loss, total = loss_of(self.loss_name, self._values), 0.0
         scores, known = [np.empty((0, weights.shape[1]), np.float32)], [np.empty(0, np.float32)]
-        for block, labels in rows.blocks():
-            z = np.asarray(block @ weights)
-            total += float(loss.parts(z, labels)[0].sum(dtype=np.float64))
-            scores.append(z)
-            known.append(labels)
+        with blas_on_one_thread():
+            for block, labels in rows.blocks():
+                z = np.asarray(block @ weights)
+                total += float(loss.parts(z, labels)[0].sum(dtype=np.float64))
+                scores.append(z)
+                known.append(labels)
         z, labels = self._team.joined(np.concatenate(scores), np.concatenate(known))
         (summed,) = self._team.summed(total)
         deviation, mean = scaling.label_deviation, scaling.label_mean
