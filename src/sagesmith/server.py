@@ -168,6 +168,7 @@ def _handlers(parts: Parts) -> list[object]:
             parts.alarms,
             parts.resources,
             exists=lambda target: parts.capacity.read(target.region, target.resource_id) is not None,
+            least=lambda target: parts.capacity.least(target.region, target.resource_id),
             notify=parts.scaler.notify,
             period_s=parts.settings.scaling_period_s,
         ),

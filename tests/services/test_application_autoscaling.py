@@ -33,6 +33,7 @@ class FakeCapacity:
     def __init__(self) -> None:
         self.count: int | None = 1
         self.busy = False
+        self.least = 1
         self.fault: AwsError | None = None
 
     def read(self, region: str, resource_id: str) -> tuple[int, bool] | None:
@@ -61,6 +62,7 @@ class World:
             *application_autoscaling.handlers(
                 scaling, alarms, resources,
                 exists=lambda target: self.capacity.read(target.region, target.resource_id) is not None,
+                least=lambda target: self.capacity.least,
                 notify=self.scaler.notify,
             ),
             clock=clock,
@@ -147,6 +149,16 @@ async def test_no_invocations_at_all_scale_in_to_the_least(world: World) -> None
     world.track()
     await world.minutes(20)
     assert world.capacity.count == 2
+
+
+async def test_what_may_be_empty_scales_to_nothing_and_back(world: World) -> None:
+    world.capacity.least = 0
+    world.register(least=0)
+    world.track()
+    await world.minutes(20)
+    assert world.capacity.count == 0
+    await world.minutes(3, 500)
+    assert world.capacity.count == 1
 
 
 async def test_while_an_endpoint_changes_it_is_left_alone(world: World) -> None:

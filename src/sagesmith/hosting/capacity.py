@@ -43,6 +43,11 @@ class VariantCapacity:
             return None
         return found.count, resource.status == Status.IN_SERVICE
 
+    def least(self, region: str, resource_id: str) -> int:
+        """Return how few instances there may be: none of an asynchronous endpoint, whose requests wait for one."""
+        resource = self._resources.get("endpoint", region, _parts(resource_id)[0])
+        return 0 if resource is not None and resource.document.get("AsyncInferenceConfig") else 1
+
     def change(self, region: str, resource_id: str, count: int) -> None:
         """Ask for *count* instances.
 

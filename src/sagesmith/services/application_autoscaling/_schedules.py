@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sagesmith.aws.call import Call, operation
@@ -14,7 +14,7 @@ from sagesmith.services.application_autoscaling._common import (
     registered,
     target_of,
 )
-from sagesmith.store.scaling import ACTION, Scaling
+from sagesmith.store.scaling import ACTION, Scaling, Target
 
 __all__ = ["ScheduleHandlers"]
 
@@ -26,8 +26,9 @@ class ScheduleHandlers:
 
     service = "application-autoscaling"
 
-    def __init__(self, scaling: Scaling) -> None:
+    def __init__(self, scaling: Scaling, *, least: Callable[[Target], int]) -> None:
         self._scaling = scaling
+        self._least = least
 
     @operation("PutScheduledAction")
     def put_scheduled_action(self, call: Call, request: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -54,7 +55,7 @@ class ScheduleHandlers:
             raise invalid("ScalableTargetAction must have MinCapacity, MaxCapacity or both.")
         if least is not None and most is not None and least > most:
             raise invalid(f"MaxCapacity ({most}) cannot be less than MinCapacity ({least}).")
-        if least is not None and least < 1:
+        if least is not None and least < self._least(target):
             raise invalid(
                 "MinCapacity must be at least 1: a variant of a real-time endpoint keeps an instance."
             )

@@ -32,12 +32,14 @@ class TargetHandlers:
         resources: Resources,
         *,
         exists: Callable[[Target], bool],
+        least: Callable[[Target], int],
         notify: Callable[[Target, str], None],
     ) -> None:
         self._scaling = scaling
         self._alarms = alarms
         self._resources = resources
         self._exists = exists
+        self._least = least
         self._notify = notify
 
     @operation("RegisterScalableTarget")
@@ -60,7 +62,7 @@ class TargetHandlers:
             raise invalid("MinCapacity and MaxCapacity must be given when a scalable target is registered.")
         if least > most:
             raise invalid(f"Maximum capacity ({most}) cannot be less than minimum capacity ({least}).")
-        if least < 1:
+        if least < self._least(target):
             raise invalid(
                 "MinCapacity must be at least 1: a variant of a real-time endpoint keeps an instance."
             )
