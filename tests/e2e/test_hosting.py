@@ -519,3 +519,51 @@ def test_down_lets_invocations_end() -> None:
             assert [answer.result(30)["Body"].read() for answer in answers] == [b"slow but sure"] * 2
     finally:
         served.remove()
+
+
+def test_an_asynchronous_endpoint_goes_to_zero_and_back(flow: Flow) -> None:
+    """Without instances requests wait, and the alarm on that brings one."""
+    flow.sagemaker.create_endpoint_config(
+        EndpointConfigName="sleeper",
+        ProductionVariants=[variant("one")],
+        AsyncInferenceConfig={"OutputConfig": {"S3OutputPath": "s3://hosting/answers"}},
+    )
+    flow.sagemaker.create_endpoint(EndpointName="sleeper", EndpointConfigName="sleeper")
+    flow.wait_for_endpoint("sleeper")
+    scaling, cloudwatch = flow.served.client("application-autoscaling"), flow.served.client("cloudwatch")
+    named = {
+        "ServiceNamespace": "sagemaker", "ResourceId": "endpoint/sleeper/variant/AllTraffic",
+        "ScalableDimension": "sagemaker:variant:DesiredInstanceCount",
+    }  # fmt: skip
+    scaling.register_scalable_target(**named, MinCapacity=0, MaxCapacity=0)
+    wait_until(lambda: not instances(flow.served, "sleeper"), timeout_s=60, what="no instance")
+    until_status(flow, "sleeper", "InService")
+    scaling.register_scalable_target(**named, MinCapacity=0, MaxCapacity=2)
+    policy = scaling.put_scaling_policy(
+        **named,
+        PolicyName="wake",
+        PolicyType="StepScaling",
+        StepScalingPolicyConfiguration={
+            "AdjustmentType": "ChangeInCapacity",
+            "StepAdjustments": [{"MetricIntervalLowerBound": 0, "ScalingAdjustment": 1}],
+        },
+    )
+    cloudwatch.put_metric_alarm(
+        AlarmName="nobody-there", Namespace="AWS/SageMaker", MetricName="HasBacklogWithoutCapacity",
+        Dimensions=[{"Name": "EndpointName", "Value": "sleeper"}], Statistic="Maximum", Period=1, EvaluationPeriods=1,
+        Threshold=1, ComparisonOperator="GreaterThanOrEqualToThreshold", AlarmActions=[policy["PolicyARN"]],
+    )  # fmt: skip
+    flow.upload({"question.csv": ROW})
+    asked = flow.runtime.invoke_endpoint_async(
+        EndpointName="sleeper", ContentType="text/csv", InputLocation="s3://hosting/question.csv"
+    )
+    key = asked["OutputLocation"].removeprefix("s3://hosting/")
+    wait_until(
+        lambda: flow.s3.list_objects_v2(Bucket="hosting", Prefix=key)["KeyCount"] == 1,
+        timeout_s=60, what="the answer",
+    )  # fmt: skip
+    assert flow.s3.get_object(Bucket="hosting", Key=key)["Body"].read() == b"1.0"
+    assert len(instances(flow.served, "sleeper")) == 1
+    scaling.deregister_scalable_target(**named)
+    cloudwatch.delete_alarms(AlarmNames=["nobody-there"])
+    gone(flow, "sleeper")
