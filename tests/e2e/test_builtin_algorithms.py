@@ -73,7 +73,15 @@ def judge_random_cut_forest(found: list[dict[str, Any]]) -> None:
     np.testing.assert_allclose([np.ravel(one["score"])[0] for one in found], expected, rtol=1e-4)
 
 
+def judge_lda(found: list[dict[str, Any]]) -> None:
+    mixtures = np.array([one["topic_mixture"] for one in found])
+    assert mixtures.shape[1] == 4
+    np.testing.assert_allclose(mixtures.sum(axis=1), 1, rtol=1e-5)
+    assert mixtures.max() > 0.5
+
+
 EVEN = (DIGIT_LABELS % 2 == 0).astype(np.float32)
+
 CASES = [
     Case(
         "factorization-machines",
@@ -109,6 +117,14 @@ CASES = [
         DIGIT_LABELS,
         judge_knn,
         metrics=frozenset({"test:accuracy"}),
+    ),
+    Case(
+        "lda",
+        {"num_topics": 4, "feature_dim": 64, "mini_batch_size": len(DIGITS)},
+        DIGITS,
+        None,
+        judge_lda,
+        metrics=frozenset({"test:pwll"}),
     ),
     Case(
         "linear-learner",

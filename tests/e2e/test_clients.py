@@ -41,6 +41,7 @@ CLIENTS = {
     "sdk2_kmeans.py": "sdk2",
     "sdk2_pipeline.py": "sdk2",
     "sdk2_first_party.py": "sdk2",
+    "sdk2_text.py": "sdk2",
     "sdk1_kmeans.py": "sdk1",
     "sdk1_sklearn.py": "sdk1",
     "sdk3_xgboost.py": "sdk3",
