@@ -66,7 +66,7 @@ class IPInsights(Algorithm):
                doc="Addresses of other pairs of the batch that each pair is held against."),
         Number(name="weight_decay", default=0.00001, low=0.0, high=10.0, tunable=True, doc="L2 regularization."),
         rules=(_some_negatives,),
-        ignored=("_num_kv_servers", "_kvstore", "_num_gpus", "_log_level", "_enable_profiler"),
+        ignored=("feature_dim", "_num_kv_servers", "_kvstore", "_num_gpus", "_log_level", "_enable_profiler"),
     )  # fmt: skip
     channels = (ChannelKind("train", (types.CSV,), required=True), ChannelKind("validation", (types.CSV,)))
     request_types = (types.CSV, types.JSON, types.JSON_LINES)

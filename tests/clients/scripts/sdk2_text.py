@@ -5,6 +5,7 @@ import json
 import numpy as np
 import sagemaker
 from sagemaker import LDA, IPInsights
+from sagemaker.amazon.amazon_estimator import RecordSet
 from sagemaker.deserializers import JSONDeserializer
 from sagemaker.estimator import Estimator
 from sagemaker.inputs import TrainingInput
@@ -30,13 +31,10 @@ lda.fit(lda.record_set(counts), mini_batch_size=300, wait=False)
 
 users = rng.integers(0, 50, 3000)
 logins = [f"user{user},10.{user}.{rng.integers(0, 4)}.{rng.integers(0, 256)}" for user in users]
-data = session.upload_string_as_file_body("\n".join(logins), bucket, "sdk2-text/logins/a.csv")
+session.upload_string_as_file_body("\n".join(logins), bucket, "sdk2-text/logins/a.csv")
 insights = IPInsights(num_entity_vectors=100, vector_dim=16, learning_rate=0.01, **common)
-insights.fit(
-    {"train": TrainingInput(f"s3://{bucket}/sdk2-text/logins/", content_type="text/csv")},
-    mini_batch_size=100,
-    wait=False,
-)
+records = RecordSet(f"s3://{bucket}/sdk2-text/logins/", len(logins), 2, s3_data_type="S3Prefix")
+insights.fit(records, mini_batch_size=100, wait=False)
 
 lines = [f"__label__{kind} {' '.join(rng.choice(words, 6))}" for _ in range(300)
          for kind, words in (("animal", ["cat", "dog", "cow"]), ("number", ["one", "two", "ten"]))]  # fmt: skip
