@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -12,8 +13,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import sparse
 
-from sagesmith import Estimator, KMeans, Model, Predictor, Session, SKLearn, TrainingJob, XGBoost
+from sagesmith import (
+    BlazingText,
+    Estimator,
+    FactorizationMachines,
+    IPInsights,
+    KMeans,
+    Model,
+    Predictor,
+    Session,
+    SKLearn,
+    TrainingJob,
+    XGBoost,
+)
 from sagesmith.sdk import EndpointFailed, JobFailed, NameInUse, NotFound, SdkError, ServerUnreachable
 from tests.e2e.served import Served, free_port
 
@@ -98,6 +112,33 @@ def test_arrays_go_up_as_records(session: Session) -> None:
         assert found.shape == (60, 2)
         assert len(set(found[:20, 0])) == 1
         assert len(set(found[:, 0])) == 3
+
+
+def test_sparse_rows_pairs_and_texts(session: Session) -> None:
+    """What is no table of numbers: each in the form that its algorithm takes, trained and asked at the same time."""
+    matrix = sparse.random(200, 50, 0.1, "csr", random_state=0)
+    labels = (np.asarray(matrix.sum(axis=1)).ravel() > 2.5).astype(int)
+    visits = pd.DataFrame(
+        {"who": [f"user{i % 7}" for i in range(300)], "where": [f"10.0.{i % 7}.{i % 5}" for i in range(300)]}
+    )
+    moods = pd.DataFrame({"text": ["good day sunny", "bad night rain"] * 60, "mood": ["fine", "poor"] * 60})
+    work: list[tuple[Estimator, Any, str | None, Any]] = [
+        (FactorizationMachines(num_factors=4, predictor_type="binary_classifier", session=session),
+         (matrix, labels), None, matrix[:3]),
+        (IPInsights(num_entity_vectors=20, vector_dim=8, epochs=2, session=session), visits, None, visits.head(3)),
+        (BlazingText(mode="supervised", min_count=1, vector_dim=10, session=session), moods, "mood", ["good day", "bad"]),
+    ]  # fmt: skip
+
+    def ask(estimator: Estimator, data: Any, target: str | None, rows: Any) -> Any:
+        with estimator.fit(data, target=target, progress=False).deploy(progress=False) as predictor:
+            return predictor.predict(rows)
+
+    with ThreadPoolExecutor(3) as pool:
+        factors, places, texts = (done.result() for done in [pool.submit(ask, *each) for each in work])
+    assert factors.shape == (3, 2)
+    assert places.columns.tolist() == ["dot_product"]
+    assert len(places) == 3
+    assert list(texts["label"]) == [["__label__fine"], ["__label__poor"]]
 
 
 def test_waiting_ends_when_the_job_does(session: Session) -> None:
