@@ -32,6 +32,8 @@ def check_policy(config: Mapping[str, Any] | None, has_alarm: Callable[[str], bo
         if rolling.get("RollbackMaximumBatchSize"):
             _check_size(rolling["RollbackMaximumBatchSize"], f"{where}.RollbackMaximumBatchSize", (5, 100))
     for alarm in (config.get("AutoRollbackConfiguration") or {}).get("Alarms") or ():
+        if "AlarmName" not in alarm:
+            raise validation_error("An alarm of AutoRollbackConfiguration has no AlarmName: name it.")
         if not has_alarm(alarm["AlarmName"]):
             raise validation_error(
                 f'Could not find the CloudWatch alarm "{alarm["AlarmName"]}" of AutoRollbackConfiguration. '
