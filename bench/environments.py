@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import subprocess
 import sys
@@ -50,7 +51,8 @@ def environment(name: str) -> Path:
         [uv, "pip", "install", "--quiet", "--python", place / "bin" / "python", "-r", requirements],
     ]
     for command in commands:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        variables = {"UV_TORCH_BACKEND": "cpu", **os.environ}  # the usual build of PyTorch takes gigabytes
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=variables)
         if done.returncode:
             raise EnvironmentMissing(f"{name} is left out: {done.stderr.strip().splitlines()[-1]}")
     stamp.write_text(digest)
