@@ -6,6 +6,7 @@ Quality is the mean cosine of the true topics to those found that fit best.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +42,7 @@ def prepare(folder: Path, quick: bool) -> None:
     (folder / "counts.pbr").write_bytes(recordio.encode(counts))
 
 
-def _counts(run: Run) -> object:
+def _counts(run: Run) -> Any:
     from scipy.sparse import csr_matrix
 
     parts = np.load(run.folder / "counts.npz")
@@ -72,13 +73,13 @@ def online(run: Run) -> None:
 
 
 def gensim(run: Run) -> None:
-    from gensim.matutils import Sparse2Corpus
     from gensim.models import LdaModel
 
     with run.timed():
+        counts = _counts(run)
+        spans = zip(counts.indptr[:-1].tolist(), counts.indptr[1:].tolist(), strict=True)
         corpus = [
-            list(zip(ids.tolist(), counts.tolist(), strict=True))
-            for ids, counts in Sparse2Corpus(_counts(run), documents_columns=False)
+            list(zip(counts.indices[i:j].tolist(), counts.data[i:j].tolist(), strict=True)) for i, j in spans
         ]
         model = LdaModel(
             corpus, id2word={i: str(i) for i in range(V)}, num_topics=K, passes=5, chunksize=1024, eta=ETA,
