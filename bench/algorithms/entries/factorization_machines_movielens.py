@@ -39,7 +39,7 @@ def ours(run: Run) -> None:
     with run.timed():
         for seed in range(1 if run.quick else SEEDS):
             model = FactorizationMachines(
-                64, seed=seed, epochs=9, mini_batch_size=500, bias_lr=0.01, linear_lr=0.005, factors_lr=0.002,
+                64, seed=seed, epochs=9, mini_batch_size=500, bias_init_method="constant", bias_init_value=3.5, bias_lr=0.01, linear_lr=0.005, factors_lr=0.002,
                 bias_wd=0, linear_wd=1e-4, factors_wd=2e-4, factors_init_sigma=0.01,
             )  # fmt: skip
             found.append(root_mean_square(model.fit(x, y).predict(test), test_y))
