@@ -66,6 +66,7 @@ class Algorithm(ABC):
     response_types: ClassVar[tuple[str, ...]]
     response_key: ClassVar[str] = "predictions"
     takes_sparse: ClassVar[bool] = False  # whether `infer` takes CSR as it is
+    compiles: ClassVar[bool] = False  # whether its libraries include Numba
     metrics: ClassVar[tuple[Metric, ...]] = ()
 
     def __init__(self, **hyperparameters: Any) -> None:

@@ -1,9 +1,9 @@
-"""Importing this module loads what the built-in algorithms' jobs and model servers import, all of it.
+"""Importing this module loads what the built-in algorithms' jobs and model servers import, nearly all of it.
 
 It is for a process that then waits for its work (see `sagesmith_toolkit.warm`), so that the work starts at once.
 
-The machine code of modules called ``kernels`` is not loaded here: LLVM would take half as much memory again, and a job
-that needs it has it in a third of a second. But it must lie ready, as Python's bytecode must: `__uncompiled__` says if it
+Numba, and the machine code of modules called ``kernels``, is not loaded here: with LLVM the process would take twice the
+memory, and a job that needs it has it in less than a second. But it must lie ready, as Python's bytecode must: `__uncompiled__` says if it
 does not, and where files may be written it is compiled here.
 """
 
@@ -40,8 +40,9 @@ def _is_compiled(source: Path) -> bool:
     return n_kept >= source.read_text(encoding="utf-8").count("\n@compiled(")
 
 
-for _name in names():
-    algorithm(_name).load_libraries()
+for _algorithm in map(algorithm, names()):
+    if not _algorithm.compiles:
+        _algorithm.load_libraries()
 for _name in _MODULES:
     importlib.import_module(_name)
 

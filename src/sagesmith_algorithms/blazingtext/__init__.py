@@ -81,6 +81,7 @@ class BlazingText(Algorithm):
     channels = (ChannelKind("train", _FORMATS, required=True), ChannelKind("validation", _FORMATS))
     request_types = (types.JSON, types.JSON_LINES)
     response_types = (types.JSON, types.JSON_LINES)
+    compiles = True
     metrics = (
         Metric("train:mean_rho", r"#mean_rho: (\S+)", "Maximize"),
         Metric("train:accuracy", r"#train_accuracy: (\S+)", "Maximize"),

@@ -54,6 +54,7 @@ class FactorizationMachines(StreamingAlgorithm):
     channels = (ChannelKind("train", _FORMATS, required=True), ChannelKind("test", _FORMATS))
     request_types = (types.JSON, types.JSON_LINES, types.RECORDIO)
     response_types = (types.JSON, types.JSON_LINES, types.RECORDIO)
+    compiles = True
     takes_sparse = True
     metrics = (
         Metric("test:rmse", _TEST + r"rmse <loss>=(\S+)", "Minimize"),

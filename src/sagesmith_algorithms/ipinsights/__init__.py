@@ -71,6 +71,7 @@ class IPInsights(Algorithm):
     channels = (ChannelKind("train", (types.CSV,), required=True), ChannelKind("validation", (types.CSV,)))
     request_types = (types.CSV, types.JSON, types.JSON_LINES)
     response_types = (types.JSON, types.JSON_LINES)
+    compiles = True
     metrics = (
         Metric(
             "validation:discriminator_auc",
@@ -220,7 +221,6 @@ class IPInsights(Algorithm):
         for module in (
             "psutil",
             "pyarrow.csv",
-            "sklearn.metrics",
             "sagesmith_algorithms.ipinsights.training",
         ):
             importlib.import_module(module)

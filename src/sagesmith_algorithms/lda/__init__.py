@@ -61,6 +61,7 @@ class LDA(Algorithm):
     channels = (ChannelKind("train", _FORMATS, required=True), ChannelKind("test", _FORMATS))
     request_types = (types.CSV, types.JSON, types.JSON_LINES, types.RECORDIO)
     response_types = (types.JSON, types.JSON_LINES, types.CSV, types.RECORDIO)
+    compiles = True
     metrics = (Metric("test:pwll", r"#quality_metric: host=\S+, test pwll <score>=(\S+)", "Maximize"),)
 
     components_: Floats

@@ -63,6 +63,7 @@ class RandomCutForest(StreamingAlgorithm):
     channels = (ChannelKind("train", _FORMATS, required=True), ChannelKind("test", _FORMATS))
     request_types = (types.CSV, types.JSON, types.JSON_LINES, types.RECORDIO)
     response_types = (types.JSON, types.JSON_LINES, types.CSV, types.RECORDIO)
+    compiles = True
     response_key = "scores"
     metrics = tuple(
         Metric(f"test:{name}", rf"{_TEST}{name} <score>=(\S+)", "Maximize")
