@@ -126,8 +126,8 @@ def test_nobody_sees_a_page_without_login(served: Served, keys: dict[str, str]) 
 
 def test_another_user_sees_what_his_keys_allow(served: Served) -> None:
     iam = served.client("iam")
-    iam.create_user(UserName="reader")
-    key = iam.create_access_key(UserName="reader")["AccessKey"]
+    iam.create_user(UserName="visitor")
+    key = iam.create_access_key(UserName="visitor")["AccessKey"]
     client = Http(served)
     form = {"key_id": key["AccessKeyId"], "secret": key["SecretAccessKey"]}
     visit = client.ask("POST", "/login", form)[1]["set-cookie"].partition(";")[0]

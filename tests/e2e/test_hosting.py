@@ -399,8 +399,12 @@ def test_steps_and_schedules_scale(flow: Flow) -> None:
         AlarmName="queue", Namespace="Mine", MetricName="Waiting", Statistic="Maximum", Period=1, EvaluationPeriods=1,
         Threshold=5, ComparisonOperator="GreaterThanThreshold", AlarmActions=[policy["PolicyARN"]],
     )  # fmt: skip
-    cloudwatch.put_metric_data(Namespace="Mine", MetricData=[{"MetricName": "Waiting", "Value": 9}])
-    wait_until(lambda: len(instances(flow.served, endpoint)) == 2, timeout_s=60, what="a second instance")
+
+    def scaled_out() -> bool:  # what waits is told again and again, as a real source would
+        cloudwatch.put_metric_data(Namespace="Mine", MetricData=[{"MetricName": "Waiting", "Value": 9}])
+        return len(instances(flow.served, endpoint)) == 2
+
+    wait_until(scaled_out, timeout_s=60, what="a second instance")
     until_status(flow, endpoint, "InService")
     moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() + 2))
     scaling.put_scheduled_action(
