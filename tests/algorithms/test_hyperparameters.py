@@ -67,7 +67,7 @@ def test_every_algorithm_describes_itself(name: str) -> None:
     assert all(entry["Allowed"] and entry["Description"] for entry in described)
     defaults = {entry["Name"]: entry["Default"] for entry in described if entry["Default"] is not None}
     given: dict[str, Any] = {
-        name: (getattr(parameter, "choices", None) or ["3"])[0]
+        name: (getattr(parameter, "choices", None) or ["4"])[0]
         for name, parameter in found.hyperparameters.items()
         if parameter.required
     }

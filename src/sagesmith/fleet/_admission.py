@@ -100,7 +100,7 @@ class Admission:
     @property
     def waiting(self) -> list[str]:
         """The instances in the queues, in order."""
-        return [request.instance_id for queue in self._queues.values() for request, _ in queue]
+        return [request.instance_id for queue in self._queues.values() for request, _ in list(queue)]
 
     def _fits(self, request: Request) -> bool:
         if request.serving:

@@ -55,8 +55,12 @@ class WarmSlot:
 
     @property
     def pid(self) -> int:
-        """The agent's process."""
-        with open(f"/proc/self/fdinfo/{self.pidfd}", encoding="ascii") as file:
+        """The agent's process; 0 or less if it has ended, or if somebody else has taken it over."""
+        fields: dict[str, str] = {}
+        with (
+            contextlib.suppress(OSError),
+            open(f"/proc/self/fdinfo/{self.pidfd}", encoding="ascii") as file,
+        ):
             fields = dict(line.split(":", 1) for line in file if ":" in line)
         return int(fields.get("Pid", "0"))
 

@@ -224,9 +224,9 @@ class LocalFleet:
     # ---- for people ----------------------------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:
-        """Return what runs, what waits and what that costs, as JSON-able data. Memory is in bytes."""
+        """Return what runs, what waits and what that costs, as JSON-able data. Memory is in bytes. For any thread."""
         running = []
-        for instance in self._instances.values():
+        for instance in list(self._instances.values()):
             pids = [instance.pid, *descendants(instance.pid)] if instance.alive and instance.pid else []
             running.append(
                 {
@@ -329,12 +329,7 @@ class LocalFleet:
         """
         gone = folder.with_name(f"{_GONE}{secrets.token_hex(8)}")
         folder.rename(gone)
-        late = Instance.found(gone)
-        if late is not None and late.alive:
-            late.signal(signal.SIGKILL)
-            os.close(late.pidfd)
-            await asyncio.to_thread(end_marked, late.node.mark)
-        await asyncio.to_thread(_remove, gone)
+        await asyncio.to_thread(_end_late, gone)
 
     def _warm_slot(self, spec: InstanceSpec) -> WarmSlot | None:
         container = spec.container
@@ -355,9 +350,12 @@ class LocalFleet:
 
     def _find(self, folder: Path) -> None:
         """Take up what an earlier server left in *folder*."""
-        if folder.name.startswith((PREFIX, _GONE)):
+        if folder.name.startswith(PREFIX):
             end_marked(folder.name)
             _remove(folder)
+            return
+        if folder.name.startswith(_GONE):
+            _end_late(folder)
             return
         instance = Instance.found(folder)
         if instance is None:
@@ -406,6 +404,16 @@ def _answer(status: int, content: Any) -> Answer:
 def _write_private(path: Path, content: Any) -> None:
     path.touch(0o600)
     path.write_text(json.dumps(content, separators=(",", ":")), "utf-8")
+
+
+def _end_late(gone: Path) -> None:
+    """End the agent that began in the folder *gone*, if one did, and remove the folder."""
+    late = Instance.found(gone)
+    if late is not None and late.alive:
+        late.signal(signal.SIGKILL)
+        os.close(late.pidfd)
+        end_marked(late.node.mark)
+    _remove(gone)
 
 
 def _remove(folder: Path) -> None:
