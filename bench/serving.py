@@ -17,6 +17,7 @@ from pathlib import Path
 
 from bench.environments import EnvironmentMissing
 from bench.invocations import CONNECTIONS, Model, check, load, train
+from bench.peers.process import PeerMissing
 from bench.peers.servers import PEERS, Contenders
 from bench.report import Row, Series, interleave, progress
 from bench.server import Sagesmith, new_home, running
@@ -51,7 +52,7 @@ def run(rounds: int, seconds: float, quick: bool) -> list[Row]:
         for start in PEERS:
             try:
                 contenders.update(stack.enter_context(start(model, folder, seconds)))
-            except EnvironmentMissing as error:
+            except (EnvironmentMissing, PeerMissing) as error:
                 progress(f"  {error}")
         return rows(interleave(rounds, contenders))
 

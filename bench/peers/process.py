@@ -11,7 +11,11 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["Peer", "peer"]
+__all__ = ["Peer", "PeerMissing", "peer"]
+
+
+class PeerMissing(RuntimeError):
+    """A peer does not run here, so it is left out; the sentence says why."""
 
 
 class Peer:
@@ -31,7 +35,7 @@ class Peer:
         """Return when a GET of *url* succeeds.
 
         Raises:
-            RuntimeError: the process ended or answered nothing in time; the sentence ends with its last lines.
+            PeerMissing: the process ended or answered nothing in time; the sentence ends with its last lines.
         """
         until = time.monotonic() + timeout_s
         while time.monotonic() < until and self._process.poll() is None:
@@ -40,7 +44,7 @@ class Peer:
                     return
             except OSError:  # a status of 400 and above as well
                 time.sleep(0.1)
-        raise RuntimeError(
+        raise PeerMissing(
             f"{self.log.name} did not become ready: {self.log.read_text('utf-8', 'replace')[-500:]}"
         )
 

@@ -115,7 +115,10 @@ def pytriton(model: Model, folder: Path, seconds: float) -> Iterator[Contenders]
     binaries, port = environment("pytriton"), free_port()
     command: list[str | Path] = [binaries / "python", _SERVICES / "triton_service.py"]
     base = f"http://127.0.0.1:{port}"
-    with peer(command, base + "/v2/models/bench/ready", folder, _settings(model, port), "pytriton") as server:
+    # Triton's worker looks for the interpreter's library, which only the system's Python has on the usual path.
+    library = (binaries / "python").resolve().parent.parent / "lib"
+    environ = {**_settings(model, port), "LD_LIBRARY_PATH": str(library)}
+    with peer(command, base + "/v2/models/bench/ready", folder, environ, "pytriton") as server:
         url = base + "/v2/models/bench/infer"
         yield {"PyTriton": _peer_contender(server, url, _JSON, _v2(model), model, seconds)}
 
