@@ -28,9 +28,10 @@ from sagesmith.store.database import Connection
 from sagesmith.store.logs import Logs
 from sagesmith.store.metrics import Datum, Metrics
 from sagesmith.store.resources import Change, Changed, Missing, Resource, Resources
+from sagesmith.store.role_keys import RoleKeys
 from sagesmith.store.threads import in_thread
 
-__all__ = ["EndpointWorker", "Identities", "Parts", "RoutingTable"]
+__all__ = ["EndpointWorker", "Parts", "RoutingTable"]
 
 KIND: Final = "endpoint"
 GRACE_S: Final = 30.0
@@ -73,35 +74,6 @@ class RoutingTable(Protocol):
         ...
 
 
-class Key(Protocol):
-    """An access key of an execution role."""
-
-    @property
-    def access_key_id(self) -> str: ...
-    @property
-    def secret_access_key(self) -> str: ...
-    @property
-    def session_token(self) -> str | None: ...
-    @property
-    def expires(self) -> float | None: ...
-
-
-class Identities(Protocol):
-    """What an endpoint needs of the identities: keys of its models' execution roles. Called in worker threads."""
-
-    def draft(self, role_arn: str, session_name: str, duration_s: float | None, /) -> Key:
-        """Return a new key of the role, for ever if *duration_s* is None. It works once it is stored."""
-        ...
-
-    def store(self, key: Any, connection: Connection, /) -> None:
-        """Write a key that `draft` returned, in a transaction that is under way."""
-        ...
-
-    def revoke(self, access_key_id: str, /) -> None:
-        """Let the key work no longer; harmless when repeated."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What every endpoint works with."""
@@ -111,7 +83,7 @@ class Parts:
     gateway: RoutingTable
     logs: Logs
     metrics: Metrics
-    identities: Identities
+    identities: RoleKeys
     server: Callable[[], spec.ServerAddress]
     resolve: Callable[[str], Image]
     account_id: str

@@ -7,7 +7,7 @@ from typing import Final
 
 from sagesmith.clock import Clock, system_clock
 from sagesmith.fleet.api import Fleet
-from sagesmith.hosting._endpoint import KIND, EndpointWorker, Identities, Parts, RoutingTable
+from sagesmith.hosting._endpoint import KIND, EndpointWorker, Parts, RoutingTable
 from sagesmith.images import Image, resolve
 from sagesmith.instance.spec import ServerAddress
 from sagesmith.lifecycle.endpoint import Deployment, Status
@@ -15,6 +15,7 @@ from sagesmith.store.claims import ClaimedRows
 from sagesmith.store.logs import Logs
 from sagesmith.store.metrics import Metrics
 from sagesmith.store.resources import Resource, Resources
+from sagesmith.store.role_keys import RoleKeys
 
 __all__ = ["Endpoints"]
 
@@ -42,7 +43,7 @@ class Endpoints:
         gateway: RoutingTable,
         logs: Logs,
         metrics: Metrics,
-        identities: Identities,
+        identities: RoleKeys,
         server: Callable[[], ServerAddress],
         account_id: str,
         resolve: Callable[[str], Image] = resolve,

@@ -9,13 +9,14 @@ from sagesmith.clock import Clock, system_clock
 from sagesmith.fleet.api import Fleet
 from sagesmith.images import Image, resolve
 from sagesmith.instance.spec import ServerAddress
-from sagesmith.jobs._job import Identities, Job, Parts
+from sagesmith.jobs._job import Job, Parts
 from sagesmith.jobs._telemetry import Telemetry
 from sagesmith.lifecycle.jobs import TERMINAL, Revoke, Status
 from sagesmith.store.claims import ClaimedRows
 from sagesmith.store.logs import Logs
 from sagesmith.store.metrics import Metrics
 from sagesmith.store.resources import ListQuery, Resource, Resources
+from sagesmith.store.role_keys import RoleKeys
 from sagesmith.store.threads import in_thread
 
 __all__ = ["Driver"]
@@ -46,7 +47,7 @@ class Driver:
         fleet: Fleet,
         logs: Logs,
         metrics: Metrics,
-        identities: Identities,
+        identities: RoleKeys,
         server: Callable[[], ServerAddress],
         account_id: str,
         resolve: Callable[[str], Image] = resolve,

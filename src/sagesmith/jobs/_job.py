@@ -27,43 +27,15 @@ from sagesmith.jobs._telemetry import Telemetry
 from sagesmith.lifecycle import jobs as lifecycle
 from sagesmith.store.database import Connection
 from sagesmith.store.resources import Change, Missing, Resource, Resources
+from sagesmith.store.role_keys import RoleKeys
 from sagesmith.store.threads import in_thread
 
-__all__ = ["Identities", "Job", "Parts", "Run"]
+__all__ = ["Job", "Parts", "Run"]
 
 WAIT_SHOWN_AFTER_S: Final = 0.5
 """An instance that has not started after that long is shown as waiting; starting one takes milliseconds."""
 
 _log = logging.getLogger(__name__)
-
-
-class Key(Protocol):
-    """An access key of an execution role."""
-
-    @property
-    def access_key_id(self) -> str: ...
-    @property
-    def secret_access_key(self) -> str: ...
-    @property
-    def session_token(self) -> str | None: ...
-    @property
-    def expires(self) -> float | None: ...
-
-
-class Identities(Protocol):
-    """What a job needs of the identities: keys of its execution role. Called in worker threads."""
-
-    def draft(self, role_arn: str, session_name: str, duration_s: float | None, /) -> Key:
-        """Return a new key of the role, for ever if *duration_s* is None. It works once it is stored."""
-        ...
-
-    def store(self, key: Any, connection: Connection, /) -> None:
-        """Write a key that `draft` returned, in a transaction that is under way."""
-        ...
-
-    def revoke(self, access_key_id: str, /) -> None:
-        """Let the key work no longer; harmless when repeated."""
-        ...
 
 
 class RunHost(Protocol):
@@ -109,7 +81,7 @@ class Parts:
     resources: Resources
     fleet: Fleet
     telemetry: Telemetry
-    identities: Identities
+    identities: RoleKeys
     server: Callable[[], spec.ServerAddress]
     resolve: Callable[[str], Image]
     account_id: str
