@@ -14,7 +14,7 @@ from sagesmith.config import Settings
 from sagesmith.containers import Sandbox
 from sagesmith.instance.spec import Finished, Log, Shutdown, Stop
 from sagesmith_algorithms.formats import recordio
-from tests.fleet.world import Ear, World, a_world
+from tests.fleet.world import FIRST, Ear, World, a_world
 
 SANDBOX, _ = Sandbox.find()
 
@@ -32,7 +32,8 @@ class Model:
             said = os.environ.get("PARAMETERS")
             return Response(200, "application/json", said.encode()) if said else Response(404, "", b"")
         state["seen"] += 1
-        if "flaky" in text and state["seen"] < 3: return Response(503, "text/plain", b"not now")
+        if "flaky" in text and state["seen"] < 4:
+            return Response((503, 429, 400)[state["seen"] - 1], "text/plain", b"not now")
         if "bad" in text: return Response(400, "text/plain", b"bad row")
         if "broken" in text: return Response(500, "text/plain", b"it is broken")
         if "slow" in text: time.sleep(30)
@@ -222,10 +223,10 @@ async def test_stopping_writes_nothing_more(world: World) -> None:
     ear = Ear()
     await world.fleet.start(world.transform(SERVER), ear)
     await ear.until_true(lambda: "bucket/out/a.out" in world.objects)
-    await world.fleet.tell("i-1", Stop())
+    await world.fleet.tell(FIRST, Stop())
     assert await ear.until(Finished, timeout_s=10) == Finished()
     assert set(outputs(world)) == {"a.out"}
-    await world.fleet.release("i-1")
+    await world.fleet.release(FIRST)
 
     await world.fleet.start(world.transform("import time; time.sleep(60)", "i-2"), ear)
     await asyncio.sleep(0.2)

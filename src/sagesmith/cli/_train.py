@@ -149,17 +149,10 @@ def _listed(
         more["StatusEquals"] = status
     if name:
         more["NameContains"] = name
-    from sagesmith.sdk import ApiError
-
-    try:
-        answer = session.call(
-            "sagemaker", f"list_{kind.lower()}_jobs", SortBy="CreationTime", SortOrder="Descending",
-            MaxResults=min(limit, 100), **more,
-        )  # fmt: skip
-    except ApiError as error:
-        if error.code != "NotImplementedException":
-            raise
-        return []  # a server that has no such jobs
+    answer = session.call(
+        "sagemaker", f"list_{kind.lower()}_jobs", SortBy="CreationTime", SortOrder="Descending",
+        MaxResults=min(limit, 100), **more,
+    )  # fmt: skip
     return [
         {
             "Name": job[f"{kind}JobName"],
@@ -216,7 +209,7 @@ def stop(
     aws: AwsOption = False,
 ) -> None:
     """Stop jobs; what a training job has made so far is kept as its model."""
-    from sagesmith.sdk import ApiError, NotFound, TrainingJob
+    from sagesmith.sdk import NotFound, TrainingJob
 
     session = connect(home, aws)
     for name in names:
@@ -226,9 +219,7 @@ def stop(
         except NotFound:
             try:
                 session.call("sagemaker", "stop_transform_job", TransformJobName=name)
-            except (NotFound, ApiError) as error:
-                if not isinstance(error, NotFound) and error.code != "NotImplementedException":
-                    raise
+            except NotFound:
                 fail(f"There is no training or transform job {name!r}.")
             say(f"{name} is stopping.")
             continue

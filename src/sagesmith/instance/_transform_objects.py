@@ -195,7 +195,7 @@ class ObjectTransformer:
         return result
 
     def _insist(self, request: bytes) -> Answer:
-        """Ask until there is a good answer, as often as allowed; the client's errors are final."""
+        """Ask until there is a good answer, as often as allowed."""
         parameters, pause = self._parameters, _PAUSE_S
         for left in range(parameters.max_retries, -1, -1):
             try:
@@ -213,8 +213,6 @@ class ObjectTransformer:
                 failed = _Failed(
                     fault, f"Bad HTTP status returned from invoke: {answer.status}\n{text}".strip()
                 )
-                if is_clients:
-                    raise failed
             if left:
                 self._invocations.pause(pause)
                 pause *= 2
