@@ -26,7 +26,7 @@ from sagesmith.fleet._nursery import Nursery
 from sagesmith.fleet.api import InstanceLost
 from sagesmith.instance.spec import ChannelSpec, Exited, Finished, Message
 from tests.containers.contract import alive
-from tests.fleet.world import Ear, HttpRequest, World, a_world
+from tests.fleet.world import FIRST, Ear, HttpRequest, World, a_world
 
 SANDBOX, REASON = Sandbox.find()
 
@@ -94,13 +94,13 @@ async def test_work_goes_on_without_the_server_and_nothing_is_missed(world: Worl
     await world.fleet.start(world.spec(script), first)
     await first.until_line("ready")
     await world.vanish()
-    instance = world.home.instances / "i-1"
+    instance = world.home.instances / FIRST
     (instance / "ml/output/go").touch()
     await in_time(lambda: b'"kind":"exited"' in (instance / "journal").read_bytes())
 
     fleet = await world.up()
     second = Ear()
-    assert await fleet.attach("i-1", second)
+    assert await fleet.attach(FIRST, second)
     assert await second.until(Finished) == Finished()
     assert [*first.lines, *second.lines] == ["ready", *map(str, range(3000))]
     assert second.all(Exited) == [Exited(0)]
@@ -115,11 +115,11 @@ async def test_a_server_that_forgot_what_it_took_goes_on_with_what_comes(world: 
     await world.fleet.start(world.spec(script), first := Ear())
     await first.until_line("ready")
     await world.vanish()
-    instance = world.home.instances / "i-1"
+    instance = world.home.instances / FIRST
     (instance / "delivered").write_text("")
     (instance / "ml/output/go").touch()
     fleet = await world.up()
-    assert await fleet.attach("i-1", ear := Ear())
+    assert await fleet.attach(FIRST, ear := Ear())
     assert await ear.until(Finished) == Finished()
     assert ear.all(Exited) == [Exited(0)]
 
@@ -128,7 +128,7 @@ async def test_an_agent_that_a_killed_server_forks_late_does_nothing(world: Worl
     script = "import os, time; print(os.getpid(), flush=True); time.sleep(1)"
     await world.fleet.start(world.spec(script), ear := Ear())
     await ear.until_true(lambda: bool(ear.lines))
-    folder = world.home.instances / "i-1"
+    folder = world.home.instances / FIRST
     identity = (folder / "agent.json").read_bytes()
     nursery = Nursery()
     try:
@@ -147,7 +147,7 @@ async def test_an_agent_that_began_in_a_folder_that_was_replaced_is_ended(world:
     await first.until_line("ready")
     pid = world.fleet.status()["instances"][0]["pid"]
     await world.vanish()
-    folder = world.home.instances / "i-1"
+    folder = world.home.instances / FIRST
     (folder / "agent.json").rename(folder / "hidden")
     fleet = await world.up()  # finds no agent
     (folder / "hidden").rename(folder / "agent.json")
@@ -175,11 +175,11 @@ async def test_a_reboot_is_not_the_instances_fault(world: World, mark: str) -> N
     pid = world.fleet.status()["instances"][0]["pid"]
     await world.vanish()
     os.kill(pid, signal.SIGKILL)
-    identity = world.home.instances / "i-1" / "agent.json"
+    identity = world.home.instances / FIRST / "agent.json"
     identity.write_text(json.dumps({**json.loads(identity.read_text()), "boot_id": "of an earlier boot"}))
     fleet = await world.up()
     ear = Ear()
-    assert await fleet.attach("i-1", ear)
+    assert await fleet.attach(FIRST, ear)
     assert (await ear.until(InstanceLost)).shutdown
 
 
@@ -193,7 +193,7 @@ async def test_an_orderly_shutdown_ends_everything_and_is_remembered(world: Worl
     assert first.all(InstanceLost) == []
     fleet = await world.up()
     ear = Ear()
-    assert await fleet.attach("i-1", ear)
+    assert await fleet.attach(FIRST, ear)
     assert (await ear.until(InstanceLost)).shutdown
 
 
@@ -214,7 +214,7 @@ async def test_an_agent_whose_folder_is_removed_ends(world: World, mark: str) ->
     await world.fleet.start(world.spec(sleeper(mark)), ear := Ear())
     await ear.until_line("ready")
     pid = world.fleet.status()["instances"][0]["pid"]
-    (world.home.instances / "i-1" / "spec.json").unlink()
+    (world.home.instances / FIRST / "spec.json").unlink()
     await in_time(lambda: not running(pid), 15)
 
 
@@ -226,7 +226,7 @@ async def test_a_message_that_was_not_taken_comes_again(world: World) -> None:
     await world.fleet.start(world.spec("print('hello')"), Deaf())
     await asyncio.sleep(0.3)
     ear = Ear()
-    assert await world.fleet.attach("i-1", ear)
+    assert await world.fleet.attach(FIRST, ear)
     await ear.until(Finished)
     assert ear.lines == ["hello"]
     assert ear.stages == ["Downloading", "Training", "Uploading"]
@@ -241,12 +241,12 @@ async def test_starting_again_what_runs_only_listens(world: World) -> None:
 
 
 async def test_jobs_wait_for_room_in_order(world: World) -> None:
-    ears = {name: Ear() for name in ("i-1", "i-2")}
-    await world.fleet.start(world.spec("input()", "i-1", command=("sleep", "60")), ears["i-1"])
+    ears = {name: Ear() for name in (FIRST, "i-2")}
+    await world.fleet.start(world.spec("input()", FIRST, command=("sleep", "60")), ears[FIRST])
     waiting = asyncio.create_task(world.fleet.start(world.spec("", "i-2"), ears["i-2"]))
     await asyncio.sleep(0.05)
     assert world.fleet.status()["queue"] == ["i-2"]
-    await world.fleet.release("i-1")
+    await world.fleet.release(FIRST)
     await waiting
     await ears["i-2"].until(Finished)
 
@@ -254,8 +254,8 @@ async def test_jobs_wait_for_room_in_order(world: World) -> None:
 async def test_the_agents_route_knows_its_agents(world: World, mark: str) -> None:
     await world.fleet.start(world.spec(sleeper(mark)), Ear())
     for path, token, wanted in (
-        ("/_sagesmith/instances/i-1/messages", "wrong", 403),
-        ("/_sagesmith/instances/i-1/messages", "", 403),
+        (f"/_sagesmith/instances/{FIRST}/messages", "wrong", 403),
+        (f"/_sagesmith/instances/{FIRST}/messages", "", 403),
         ("/_sagesmith/instances/i-2/messages", "", 404),
         ("/_sagesmith/instances/../messages", "", 404),
     ):
@@ -331,9 +331,9 @@ async def test_sweeping_leaves_the_warm_process_that_is_being_made() -> None:
 
 @both_kinds
 async def test_a_kept_instance_that_is_about_to_start_is_not_swept(world: World) -> None:
-    (world.home.instances / "i-1").mkdir()
-    await world.fleet.sweep(["i-1"])
-    assert (world.home.instances / "i-1").exists()
+    (world.home.instances / FIRST).mkdir()
+    await world.fleet.sweep([FIRST])
+    assert (world.home.instances / FIRST).exists()
 
 
 @pytest.mark.skipif(SANDBOX is None, reason=f"no sandbox on this machine: {REASON}")

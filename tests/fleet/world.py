@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -34,6 +35,8 @@ from sagesmith.instance.spec import (
 
 T = TypeVar("T")
 MACHINE = InstanceShape(2, 8 * 1024**3)
+FIRST = f"i-{os.getpid()}"
+"""The name of an instance, of this run alone: leftovers are found by it, among all processes of the machine."""
 
 
 @dataclass
@@ -127,7 +130,7 @@ class World:
         assert self._server is not None
         return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
-    def spec(self, script: str, name: str = "i-1", **more: Any) -> InstanceSpec:
+    def spec(self, script: str, name: str = FIRST, **more: Any) -> InstanceSpec:
         """A training instance that runs *script*; `task`, `container` and the spec's own members may be given."""
         members: dict[str, Any] = {
             "job_name": "job",
@@ -139,11 +142,11 @@ class World:
         task = TrainingTask(**{**members, **more.pop("task", {})})
         return self._spec(name, script, task, more)
 
-    def serving(self, script: str, name: str = "i-1", **more: Any) -> InstanceSpec:
+    def serving(self, script: str, name: str = FIRST, **more: Any) -> InstanceSpec:
         task = ServingTask("endpoint", "AllTraffic", **more.pop("task", {}))
         return self._spec(name, script, task, more)
 
-    def transform(self, script: str, name: str = "i-1", **more: Any) -> InstanceSpec:
+    def transform(self, script: str, name: str = FIRST, **more: Any) -> InstanceSpec:
         members = {"input_uri": "s3://bucket/in/", "output_uri": "s3://bucket/out"}
         task = TransformTask("job", "uid", **{**members, **more.pop("task", {})})
         return self._spec(name, script, task, more)

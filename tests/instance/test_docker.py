@@ -33,7 +33,7 @@ from sagesmith.instance.spec import (
     Uploaded,
 )
 from tests.containers.engine import BASE, needs_docker
-from tests.fleet.world import Ear, World, a_world
+from tests.fleet.world import FIRST, Ear, World, a_world
 
 pytestmark = needs_docker
 
@@ -124,7 +124,7 @@ async def test_stopping_lets_it_save_its_work(world: World) -> None:
     ear = Ear()
     await world.fleet.start(in_docker(world.spec(""), script), ear)
     await ear.until_line("ready")
-    await world.fleet.tell("i-1", Stop(grace_s=10))
+    await world.fleet.tell(FIRST, Stop(grace_s=10))
     await ear.until(Finished)
     assert ear.all(Exited) == [Exited(0, stopped=True)]
     assert ear.all(Uploaded)
@@ -135,7 +135,7 @@ async def test_the_container_of_a_killed_agent_ends(world: World) -> None:
     await world.fleet.start(in_docker(world.spec(""), "import time; print('ready'); time.sleep(60)"), ear)
     await ear.until_line("ready")
     assert await containers_of(world) == ["running"]
-    os.kill(world.fleet._instances["i-1"].pid, signal.SIGKILL)
+    os.kill(world.fleet._instances[FIRST].pid, signal.SIGKILL)
     await ear.until(InstanceLost)
     assert await containers_of(world) == []
 
@@ -144,12 +144,12 @@ async def test_the_container_of_an_agent_that_was_killed_without_a_server_ends(w
     ear, later = Ear(), Ear()
     await world.fleet.start(in_docker(world.spec(""), "import time; print('ready'); time.sleep(60)"), ear)
     await ear.until_line("ready")
-    pid = world.fleet._instances["i-1"].pid
+    pid = world.fleet._instances[FIRST].pid
     await world.vanish()
     os.kill(pid, signal.SIGKILL)
     assert await containers_of(world) == ["running"]
     await world.up()
-    assert await world.fleet.attach("i-1", later)
+    assert await world.fleet.attach(FIRST, later)
     await later.until(InstanceLost)
     assert await containers_of(world) == []
 
@@ -201,7 +201,7 @@ async def test_a_server_becomes_ready_is_restarted_and_ends_in_order(world: Worl
     assert (await ear.until(Unhealthy)).reason == "exit code 9"
     assert await post((await ear.until(Ready, 2)).address, b"-") == b"w-"
 
-    await world.fleet.tell("i-1", Shutdown(grace_s=1))
+    await world.fleet.tell(FIRST, Shutdown(grace_s=1))
     assert await ear.until(Finished) == Finished()
 
 
@@ -220,7 +220,7 @@ async def test_several_containers_of_an_instance_end_with_it(world: World) -> No
     for place in address.split("|")[1:]:
         assert await post(place.partition("=")[2], b"+") == b"w+"
     assert await containers_of(world) == ["running", "running"]
-    os.kill(world.fleet._instances["i-1"].pid, signal.SIGKILL)
+    os.kill(world.fleet._instances[FIRST].pid, signal.SIGKILL)
     await ear.until(InstanceLost)
     assert await containers_of(world) == []
 

@@ -14,7 +14,7 @@ from sagesmith.instance._ping import ping
 from sagesmith.instance.spec import Finished, Ready, Shutdown
 from sagesmith_toolkit.frames import REQUEST, RESPONSE
 from sagesmith_toolkit.sockets import unix_address
-from tests.fleet.world import Ear, World, a_world
+from tests.fleet.world import FIRST, Ear, World, a_world
 from tests.instance.test_serving import SERVER, archive
 
 SANDBOX, _ = Sandbox.find()
@@ -76,7 +76,7 @@ async def test_models_come_and_go(world: World) -> None:
     assert not await ping(first, 1)
     assert await ping(third, 5)
     assert (await instance.tell("/models/load", "one.tar.gz"))[0] == 200
-    await world.fleet.tell("i-1", Shutdown())
+    await world.fleet.tell(FIRST, Shutdown())
     assert await instance.ear.until(Finished) == Finished()
     assert not await ping(third, 1)
 

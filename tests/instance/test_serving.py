@@ -27,7 +27,7 @@ from sagesmith.instance.spec import (
 )
 from sagesmith_toolkit.frames import REQUEST
 from sagesmith_toolkit.sockets import unix_address
-from tests.fleet.world import Ear, World, a_world
+from tests.fleet.world import FIRST, Ear, World, a_world
 
 SANDBOX, REASON = Sandbox.find()
 both_kinds = pytest.mark.parametrize(
@@ -86,7 +86,7 @@ async def test_a_server_becomes_ready_is_restarted_and_ends_in_order(world: Worl
     assert (await ear.until(Unhealthy)).reason == "exit code 9"
     await ear.until(Ready, 2)
 
-    await world.fleet.tell("i-1", Shutdown())
+    await world.fleet.tell(FIRST, Shutdown())
     assert await ear.until(Finished) == Finished()
     assert "drained" in ear.lines
 
@@ -176,7 +176,7 @@ async def test_several_containers_are_ready_together(world: World) -> None:
     await ear.until(Ready, 2)
     assert await ping(paths[0], 2), "the other one went on"
 
-    await world.fleet.tell("i-1", Shutdown())
+    await world.fleet.tell(FIRST, Shutdown())
     assert await ear.until(Finished) == Finished()
     assert not await ping(paths[0], 1)
 

@@ -24,7 +24,7 @@ from sagesmith.instance.spec import (
     Uploaded,
     Utilization,
 )
-from tests.fleet.world import Ear, World, a_world
+from tests.fleet.world import FIRST, Ear, World, a_world
 
 SANDBOX, REASON = Sandbox.find()
 both_kinds = pytest.mark.parametrize(
@@ -123,8 +123,8 @@ async def test_stop_lets_the_job_save_and_uploads_it(world: World) -> None:
     await world.fleet.start(world.spec(script), ear)
     await ear.until_line("ready")
     await ear.until(Utilization)
-    await world.fleet.tell("i-1", Stop(grace_s=20))
-    await world.fleet.tell("i-1", Stop(grace_s=20))
+    await world.fleet.tell(FIRST, Stop(grace_s=20))
+    await world.fleet.tell(FIRST, Stop(grace_s=20))
     await ear.until(Finished)
     assert ear.all(Exited) == [Exited(0, stopped=True)]
     assert members(world.objects["bucket/out/job/output/model.tar.gz"]) == {"saved": b""}
@@ -177,7 +177,7 @@ open(B + "/model/same", "w").write(me); open(B + "/model/" + me, "w")
         "algo-2 ['algo-1', 'algo-2'] ['1']",
     ]
     await world.fleet.tell("i-0", MergeArtifacts(parts))
-    await world.fleet.tell("i-1", Shutdown())
+    await world.fleet.tell(FIRST, Shutdown())
     await asyncio.gather(*(ear.until(Finished) for ear in ears))
     merged = members(world.objects["bucket/out/job/output/model.tar.gz"])
     assert merged == {"algo-1": b"", "same": b"algo-1", "algo-2": b""}
