@@ -63,6 +63,7 @@ def trained(served: Served) -> Iterator[Estimator]:
         )
         estimator.fit(frame.iloc[:150], validation=frame.iloc[150:], target="y", progress=False)
         estimator.deploy(progress=False)
+        estimator.transformer().transform(frame[["a", "b", "c"]], job_name="scored", progress=False)
         other = Estimator("xgboost", session=session, objective="binary:logistic", num_round=5, max_depth=2)
         other.fit(frame, target="y", job_name="other-job", progress=False)
         with ThreadPoolExecutor(8) as pool:
@@ -100,7 +101,17 @@ def window(served: Served, keys: dict[str, str]) -> Iterator[Browser]:
 
 def test_nobody_sees_a_page_without_login(served: Served, keys: dict[str, str]) -> None:
     client = Http(served)
-    for path in ("/", "/jobs", "/jobs/x", "/endpoints", "/s3", "/settings", "/models"):
+    for path in (
+        "/",
+        "/jobs",
+        "/jobs/x",
+        "/endpoints",
+        "/transforms",
+        "/transforms/x",
+        "/s3",
+        "/settings",
+        "/models",
+    ):
         status, headers, _ = client.ask("GET", path)
         assert (status, headers["location"]) == (303, f"{CONSOLE}/login")
     assert client.ask("GET", "/events")[0] == 401
@@ -141,10 +152,12 @@ def test_every_page(served: Served, trained: Estimator, window: Browser) -> None
     assert trained.job is not None
     assert trained.predictor is not None
     job = trained.job.name
+    model = trained.session.call("sagemaker", "list_models", NameContains="xgboost")["Models"][0]["ModelName"]
     pages = {
         "overview": "/", "jobs": "/jobs", "job": f"/jobs/{job}", "clone": f"/jobs/{job}/clone", "none": "/jobs?name=zzz",
         "compare": f"/compare?job={job}&job=other-job", "models": "/models", "endpoints": "/endpoints",
-        "endpoint": f"/endpoints/{trained.predictor.name}", "buckets": "/s3", "folder": "/s3/console-test",
+        "endpoint": f"/endpoints/{trained.predictor.name}", "transforms": "/transforms", "transform": "/transforms/scored",
+        "model": f"/models/{model}", "buckets": "/s3", "folder": "/s3/console-test",
         "many": "/s3/console-test?prefix=many/", "empty": "/s3/console-empty",
         "object": f"/s3/console-test/object?key={job}/input/train/train.parquet", "settings": "/settings",
     }  # fmt: skip
@@ -154,13 +167,12 @@ def test_every_page(served: Served, trained: Estimator, window: Browser) -> None
         window.open(served.url + CONSOLE + path)
         assert window.text("h1"), name
         assert window.run("return document.documentElement.outerHTML.length") < PAGE_LIMIT, name
-        for width in (1280, 390):
-            for dark in (False, True):
-                window.look(width=width, dark=dark)
-                assert window.accessibility() == [], (name, width, dark)
-                assert window.run("return document.documentElement.scrollWidth") <= width, (name, width)
-                if shots:
-                    window.screenshot(Path(shots) / f"{name}-{width}-{'dark' if dark else 'light'}.png")
+        for width, dark in ((1280, False), (390, False), (390, True)):
+            window.look(width=width, dark=dark)
+            assert window.accessibility() == [], (name, width, dark)
+            assert window.run("return document.documentElement.scrollWidth") <= width, (name, width)
+            if shots:
+                window.screenshot(Path(shots) / f"{name}-{width}-{'dark' if dark else 'light'}.png")
         assert window.errors() == [], name
     window.look(width=1280)
 
@@ -209,6 +221,44 @@ def test_an_endpoint_is_tried(served: Served, trained: Estimator, window: Browse
     window.wait("#answer", "refused")
     window.wait("#metrics", "Requests per second", timeout_s=150)
     assert window.errors() == []
+
+
+def test_the_scaling_of_an_endpoint_is_told_as_it_happens(
+    served: Served, trained: Estimator, window: Browser
+) -> None:
+    assert trained.predictor is not None
+    window.open(f"{served.url}{CONSOLE}/endpoints/{trained.predictor.name}")
+    assert "The number of instances is fixed" in window.text("#scaling")
+    target = {
+        "ServiceNamespace": "sagemaker", "ScalableDimension": "sagemaker:variant:DesiredInstanceCount",
+        "ResourceId": f"endpoint/{trained.predictor.name}/variant/AllTraffic",
+    }  # fmt: skip
+    scaling = served.client("application-autoscaling")
+    scaling.register_scalable_target(**target, MinCapacity=2, MaxCapacity=2)
+    window.wait("#scaling", "Setting desired instance count to 2")
+    assert "2 to 2 instances" in window.wait("#scaling", "Successful")
+    scaling.deregister_scalable_target(**target)
+    assert window.errors() == []
+
+
+def test_a_transform_job_is_watched_and_stopped(served: Served, trained: Estimator, window: Browser) -> None:
+    rows = pd.DataFrame(np.random.default_rng(0).normal(size=(100_000, 3)), columns=["a", "b", "c"])
+    transformer = trained.transformer(strategy="SingleRecord", request={"MaxConcurrentTransforms": 1})
+    transformer.transform(rows, wait=False)
+    window.open(f"{served.url}{CONSOLE}/transforms")
+    window.wait("#content", str(transformer.name))
+    window.open(f"{served.url}{CONSOLE}/transforms/{transformer.name}")
+    window.wait("#status", "Transforming")
+    window.wait("#log", "MaxConcurrentTransforms=1")
+    window.click("form[data-sure] button")
+    window.accept()
+    window.wait("#status", "Stopped", timeout_s=90)
+    window.open(f"{served.url}{CONSOLE}/transforms/scored")
+    window.click("#outputs a")
+    window.wait("main", "rows.csv.out")
+    window.open(f"{served.url}{CONSOLE}/transforms/none")
+    window.wait("main .wrong:not([hidden])", "none")
+    assert all("404" in line for line in window.errors())
 
 
 def test_files_go_up_and_are_shown(

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import time
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
-from sagesmith.console._http import Answer, path_of
+from sagesmith.console._http import Answer, path_of, redirect
+from sagesmith.console._log import LogTail
+from sagesmith.console._measures import measures
 from sagesmith.console._pages import Context, Live, Pages, fragment
-from sagesmith.sdk import Chart, Predictor, SdkError
+from sagesmith.console._scaling import scaling
+from sagesmith.sdk import NotFound, Predictor, SdkError
+from sagesmith.sdk._logs import ENDPOINTS
 
 __all__ = ["pages"]
 
 pages = Pages()
-_PERIOD_S: Final = 60
-_WINDOW: Final = timedelta(minutes=30)
 _SHOWN: Final = 20_000
 
 
@@ -46,76 +47,29 @@ def endpoints_events(context: Context) -> Live:
     return Live(lambda: ({"content": _listed(context)}, False), pause_s=2.0)
 
 
-def _measured(context: Context, name: str, variants: list[str]) -> dict[str, Any]:
-    """Return for the last half hour, minute by minute: requests, latency percentiles in ms, and errors."""
-    wanted = (
-        ("requests", "Invocations", "Sum"),
-        ("p50", "ModelLatency", "p50"),
-        ("p95", "ModelLatency", "p95"),
-        ("p99", "ModelLatency", "p99"),
-        ("4xx", "Invocation4XXErrors", "Sum"),
-        ("5xx", "Invocation5XXErrors", "Sum"),
-    )
-    queries, labels = [], {}
-    for number, variant in enumerate(variants):
-        for key, metric, statistic in wanted:
-            query = f"m{number}_{key}"
-            labels[query] = (variant, key)
-            queries.append({
-                "Id": query,
-                "MetricStat": {
-                    "Metric": {
-                        "Namespace": "AWS/SageMaker", "MetricName": metric,
-                        "Dimensions": [{"Name": "EndpointName", "Value": name}, {"Name": "VariantName", "Value": variant}],
-                    },
-                    "Period": _PERIOD_S, "Stat": statistic,
-                },
-            })  # fmt: skip
-    now = datetime.now(UTC)
-    found: dict[str, dict[str, list[tuple[float, float]]]] = {"rate": {}, "latency": {}, "errors": {}}
-    totals = {"requests": 0.0, "errors": 0.0}
-    results = context.call(
-        "cloudwatch", "get_metric_data", MetricDataQueries=queries, StartTime=now - _WINDOW, EndTime=now,
-        ScanBy="TimestampAscending",
-    )["MetricDataResults"]  # fmt: skip
-    for result in results:
-        variant, key = labels[result["Id"]]
-        points = [
-            (round((moment - now).total_seconds() / 60, 2), value)
-            for moment, value in zip(result["Timestamps"], result["Values"], strict=True)
-        ]
-        if key == "requests":
-            found["rate"][variant] = [(x, y / _PERIOD_S) for x, y in points]
-            totals["requests"] += sum(y for _, y in points)
-        elif key in ("4xx", "5xx"):
-            found["errors"][f"{variant} {key}"] = points
-            totals["errors"] += sum(y for _, y in points)
-        else:
-            found["latency"][f"{variant} {key}"] = [(x, y / 1000) for x, y in points]
-    return {
-        "charts": [
-            (title, Chart(found[key], title=title, x_label="minutes ago").svg())
-            for key, title in (("rate", "Requests per second"), ("latency", "Model latency, ms"), ("errors", "Errors per minute"))
-            if any(found[key].values())
-        ],
-        "totals": totals,
-    }  # fmt: skip
+class _Watch:
+    """One endpoint: its state, what it does, how it scales and its log, looked at again and again."""
 
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._name = context.names["name"]
+        self._log = LogTail(context.visit.session, f"{ENDPOINTS}/{self._name}", "", name=self._name)
 
-def _fragments(context: Context) -> dict[str, str]:
-    name = context.names["name"]
-    endpoint = context.call("sagemaker", "describe_endpoint", EndpointName=name)
-    variants = endpoint.get("ProductionVariants", [])
-    trouble, measured = "", {"charts": [], "totals": {"requests": 0, "errors": 0}}
-    try:
-        if variants:
-            measured = _measured(context, name, [variant["VariantName"] for variant in variants])
-    except SdkError as error:
-        trouble = str(error)
-    return {
-        "status": fragment("endpoint_status.html", endpoint=endpoint, variants=variants),
-        "metrics": fragment("endpoint_metrics.html", trouble=trouble, **measured),
-    }
+    def look(self) -> tuple[dict[str, str], bool]:
+        """Return the fragments of the endpoint's page; there is no last look but that of its end."""
+        try:
+            endpoint = self._context.call("sagemaker", "describe_endpoint", EndpointName=self._name)
+        except NotFound:
+            return {"status": '<p class="wrong">This endpoint has been deleted.</p>'}, True
+        variants = endpoint.get("ProductionVariants", [])
+        names = [variant["VariantName"] for variant in variants]
+        self._log.read()
+        return {
+            "status": fragment("endpoint_status.html", endpoint=endpoint, variants=variants),
+            "metrics": measures(self._context, self._name, names),
+            "scaling": scaling(self._context, self._name, names),
+            "log": self._log.fragment(),
+        }, False
 
 
 @pages.page("GET", "/endpoints/{name}")
@@ -134,7 +88,7 @@ def _page(
         described = context.call("sagemaker", "describe_endpoint_config", EndpointConfigName=config)
         models = [v["ModelName"] for v in described["ProductionVariants"] if v.get("ModelName")]
     return context.page(
-        "endpoint.html", name, endpoint=found, config=config, models=models, fragments=_fragments(context),
+        "endpoint.html", name, endpoint=found, config=config, models=models, fragments=_Watch(context).look()[0],
         live=path_of("endpoints", name, "events"), sent=sent, kind=kind, answer=answer, note=note,
     )  # fmt: skip
 
@@ -142,7 +96,7 @@ def _page(
 @pages.page("GET", "/endpoints/{name}/events")
 def endpoint_events(context: Context) -> Live:
     """One endpoint as it changes."""
-    return Live(lambda: (_fragments(context), False), pause_s=2.0)
+    return Live(_Watch(context).look, pause_s=2.0)
 
 
 @pages.page("POST", "/endpoints/{name}/try")
@@ -171,7 +125,5 @@ def try_it(context: Context) -> Answer:
 @pages.page("POST", "/endpoints/{name}/delete")
 def delete(context: Context) -> Answer:
     """Delete the endpoint with its configuration and models."""
-    from sagesmith.console._http import redirect
-
     Predictor(context.names["name"], session=context.visit.session).delete()
     return redirect(path_of("endpoints", said=f"{context.names['name']} is being deleted."))

@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from sagesmith.console._http import Answer, path_of, redirect
+from sagesmith.console._log import LogTail
 from sagesmith.console._pages import Context, Live, Pages, fragment
 from sagesmith.sdk import Chart, SdkError, Session, TrainingJob
 from sagesmith.sdk._catalog import algorithm_of
-from sagesmith.sdk._logs import TRAINING_JOBS, Line, LogReader
+from sagesmith.sdk._logs import TRAINING_JOBS, LogReader
 from sagesmith.sdk._metrics import Metrics
 
 __all__ = ["pages", "summaries"]
@@ -19,7 +20,6 @@ __all__ = ["pages", "summaries"]
 pages = Pages()
 STATUSES: Final = ("InProgress", "Completed", "Failed", "Stopping", "Stopped")
 _ENDED: Final = ("Completed", "Failed", "Stopped")
-_TAIL: Final = 200
 _ASKED: Final = (
     "AlgorithmSpecification", "RoleArn", "InputDataConfig", "OutputDataConfig", "ResourceConfig", "StoppingCondition",
     "Environment", "EnableNetworkIsolation", "EnableInterContainerTrafficEncryption", "EnableManagedSpotTraining",
@@ -78,23 +78,16 @@ class _Watch:
 
     def __init__(self, session: Session, name: str) -> None:
         self._session, self._name = session, name
-        self._reader = LogReader(session, TRAINING_JOBS, f"{name}/")
+        self._log = LogTail(session, TRAINING_JOBS, f"{name}/", name=name, whole=True)
         self._metrics: Metrics | None = None
-        self._lines: list[Line] = []
 
     def look(self) -> tuple[dict[str, str], bool]:
         """Return the fragments of the job's page, and whether the job has ended."""
         job = self._session.call("sagemaker", "describe_training_job", TrainingJobName=self._name)
         ended = job["TrainingJobStatus"] in _ENDED
-        trouble = ""
         if self._metrics is None:
             self._metrics = Metrics.of(job)
-        try:
-            new = self._reader.read()
-        except SdkError as error:
-            new, trouble = [], str(error)
-        self._metrics.take(new)
-        self._lines = (self._lines + new)[-_TAIL:]
+        self._metrics.take(self._log.read())
         final = {m["MetricName"]: m["Value"] for m in job.get("FinalMetricDataList", ())}
         end = job.get("TrainingEndTime") or job["LastModifiedTime"] if ended else datetime.now(UTC)
         return {
@@ -102,19 +95,19 @@ class _Watch:
                 "job_status.html", job=job, took_s=(end - job["CreationTime"]).total_seconds()
             ),
             "metrics": fragment(
-                "job_metrics.html", chart=_charts(self._metrics), latest=self._metrics.latest() or final
+                "job_metrics.html", charts=_charts(self._metrics), latest=self._metrics.latest() or final
             ),
-            "log": fragment("job_log.html", lines=self._lines, trouble=trouble, tail=_TAIL),
+            "log": self._log.fragment(),
         }, ended
 
 
-def _charts(metrics: Metrics) -> list[str]:
-    """Return a chart for each group of metrics that measure the same, such as train:loss and validation:loss."""
+def _charts(metrics: Metrics) -> list[tuple[str, str]]:
+    """Return title and chart for each group of metrics that measure the same, such as train:loss and validation:loss."""
     groups: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for name, step, value, _ in metrics.values:
         groups.setdefault(name.rpartition(":")[2], {}).setdefault(name, []).append((step, value))
     curves = {name: group for name, group in groups.items() if max(map(len, group.values())) > 1}
-    return [Chart(group, title=name).svg() for name, group in list(curves.items())[:6]]
+    return [(name, Chart(group, title=name).svg()) for name, group in list(curves.items())[:6]]
 
 
 @pages.page("GET", "/jobs/{name}")

@@ -7,6 +7,7 @@ from collections import Counter
 from sagesmith.console._http import Answer, path_of
 from sagesmith.console._jobs import summaries
 from sagesmith.console._pages import Context, Live, Pages, fragment
+from sagesmith.console._transforms import transforms
 from sagesmith.sdk import SdkError
 
 __all__ = ["pages"]
@@ -19,10 +20,12 @@ def _content(context: Context) -> str:
     endpoints = context.call(
         "sagemaker", "list_endpoints", SortBy="CreationTime", SortOrder="Descending", MaxResults=100
     )["Endpoints"]
+    transform_jobs, _ = transforms(context, {"MaxResults": 5})
     return fragment(
         "overview_content.html",
         jobs=jobs[:8],
         endpoints=endpoints[:8],
+        transforms=transform_jobs,
         job_counts=Counter(job["TrainingJobStatus"] for job in jobs),
         endpoint_counts=Counter(endpoint["EndpointStatus"] for endpoint in endpoints),
         more=len(jobs) == 100,

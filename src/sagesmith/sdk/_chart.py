@@ -22,10 +22,18 @@ class Chart:
         curves: for each name the points (x, y).
         title: what stands above.
         x_label: what the horizontal axis counts.
+        x_range: what the horizontal axis spans; else what the points do.
+        from_zero: let the vertical axis begin at zero.
     """
 
     def __init__(
-        self, curves: Mapping[str, Sequence[tuple[float, float]]], *, title: str = "", x_label: str = "step"
+        self,
+        curves: Mapping[str, Sequence[tuple[float, float]]],
+        *,
+        title: str = "",
+        x_label: str = "step",
+        x_range: tuple[float, float] | None = None,
+        from_zero: bool = False,
     ) -> None:
         self.curves = {
             name: [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
@@ -33,6 +41,7 @@ class Chart:
         }
         self.curves = {name: points for name, points in self.curves.items() if points}
         self.title, self.x_label = title, x_label
+        self.x_range, self.from_zero = x_range, from_zero
 
     def svg(self) -> str:
         """Return the chart as an SVG element."""
@@ -44,8 +53,8 @@ class Chart:
         ]
         if not self.curves:
             return parts[0] + f'<text x="{_LEFT}" y="40">no values</text></svg>'
-        xs = [x for points in self.curves.values() for x, _ in points]
-        ys = [y for points in self.curves.values() for _, y in points]
+        xs = [x for points in self.curves.values() for x, _ in points] + list(self.x_range or ())
+        ys = [y for points in self.curves.values() for _, y in points] + [0.0] * self.from_zero
         x_ticks, y_ticks = _ticks(min(xs), max(xs)), _ticks(min(ys), max(ys))
         low_x, high_x = min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1
         low_y, high_y = min(*ys, *y_ticks), max(*ys, *y_ticks)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sagesmith.sdk._errors import NotFound
 
@@ -35,10 +35,11 @@ class LogReader:
         session: where the logs are.
         group: the log group.
         prefix: what the names of the streams begin with, such as ``my-job/``; empty for all.
+        last: begin with so many lines of each stream; with the first if None.
     """
 
-    def __init__(self, session: Session, group: str, prefix: str) -> None:
-        self._session, self._group, self._prefix = session, group, prefix
+    def __init__(self, session: Session, group: str, prefix: str, *, last: int | None = None) -> None:
+        self._session, self._group, self._prefix, self._last = session, group, prefix, last
         self._tokens: dict[str, str] = {}
 
     def read(self) -> list[Line]:
@@ -79,7 +80,11 @@ class LogReader:
         lines: list[Line] = []
         while True:
             token = self._tokens.get(stream)
-            more = {"nextToken": token} if token else {"startFromHead": True}
+            more: dict[str, Any] = {"startFromHead": True}
+            if token:
+                more["nextToken"] = token
+            elif self._last is not None:
+                more = {"startFromHead": False, "limit": self._last}
             try:
                 answer = self._session.call(
                     "logs", "get_log_events", logGroupName=self._group, logStreamName=stream, **more
