@@ -221,9 +221,8 @@ async def _serve(home: Home, settings: Settings) -> None:
                 )
             },
             fast_routes=[
-                sagemaker_runtime.InvokeRoute(
-                    parts.gateway, parts.authorizer.authorize_resource, parts.captures
-                )
+                route(parts.gateway, parts.authorizer.authorize_resource, parts.captures)
+                for route in (sagemaker_runtime.InvokeRoute, sagemaker_runtime.StreamRoute)
             ],
         )
         port = await http.start(settings.host, settings.port, context)

@@ -7,6 +7,8 @@ arrive the larger the batches get by themselves.
 
 A quick predictor runs on the loop. One that takes longer than some milliseconds says ``blocking = True`` and
 runs in a thread, so that ``/ping`` is answered meanwhile; whenever it is free it gets all that has gathered.
+
+Answers that may come in parts (`streams`) are made one by one, beside the batches.
 """
 
 from __future__ import annotations
@@ -20,8 +22,19 @@ from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Callable, Mapping, NamedTuple, Protocol, Sequence, Tuple
 
-from sagesmith_toolkit.frames import GOING, MAX_FRAME, REQUEST, RESPONSE, FrameBuffer
+from sagesmith_toolkit.frames import (
+    GOING,
+    MAX_FRAME,
+    MORE,
+    REQUEST,
+    RESPONSE,
+    SIZE,
+    STOP,
+    STREAM,
+    FrameBuffer,
+)
 from sagesmith_toolkit.sockets import unix_address
+from sagesmith_toolkit.streams import Made, Stream, Streamed
 
 __all__ = ["ModelServer", "Predictor", "Request", "Response", "serve"]
 
@@ -62,6 +75,9 @@ class Predictor(Protocol):
 
     An attribute ``blocking = True`` moves `predict` from the event loop into a thread, and ``parallel`` says from how
     many threads at once it may be called then.
+
+    A method ``stream(request)`` that returns `streams.Streamed` answers requests whose answers may come in parts; without
+    it they come in one. Its iterators are advanced where `predict` is called.
     """
 
     def predict(self, requests: Sequence[Request]) -> Sequence[Response]:
@@ -97,6 +113,7 @@ class ModelServer:
 
     def __init__(self, predictor: Predictor) -> None:
         self._predict = predictor.predict
+        self._stream: Callable[[Request], Streamed] = getattr(predictor, "stream", self._as_one_part)
         self._loop = asyncio.get_event_loop()
         blocking = bool(getattr(predictor, "blocking", False))
         self._parallel: int = getattr(predictor, "parallel", 1) if blocking else 1
@@ -142,7 +159,7 @@ class ModelServer:
     def _end_when_quiet(self, arrivals: int) -> None:
         """Close the connections once nothing came in for a while since *arrivals* and all is answered."""
         in_time = self._loop.time() < self._drain_until
-        busy = self._scheduled or self._running
+        busy = self._scheduled or self._running or any(each.streams for each in self._connections)
         if self._connections and in_time and (busy or arrivals != self._arrivals):
             self._loop.call_later(_QUIET_S, self._end_when_quiet, self._arrivals)
             return
@@ -195,10 +212,10 @@ class ModelServer:
                 break
             head = buffer[at + header : body_at]
             path, content_type, accept, attributes, fields = heads.get(head) or self.parse_head(head)
-            if path == "/ping":
-                connection.write(self._encode(number, _PONG))
+            request = Request(path, content_type, accept, attributes, buffer[body_at:stop], fields)
+            if path in _OTHER_PATHS:
+                self._take_other(connection, number, request)
             else:
-                request = Request(path, content_type, accept, attributes, buffer[body_at:stop], fields)
                 waiting.append((connection, number, request))
             at = stop
         else:
@@ -206,6 +223,36 @@ class ModelServer:
                 connection.frames.keep(buffer[at:], header)
         self._arrivals += 1
         self._schedule()
+
+    def _take_other(self, connection: _Connection, number: int, request: Request) -> None:
+        """Take a request that is not for a batch: a ping, a stream, or what is said of one."""
+        if request.path == "/ping":
+            connection.write(self._encode(number, _PONG))
+        elif request.path == STREAM:
+            asked = request._replace(path="/invocations")
+            stream = Stream(_Streams(self, connection), lambda: self._stream(asked), connection.write, number)
+            connection.streams[number] = stream
+            stream.advance()
+        else:
+            found = connection.streams.get(number)
+            if found is not None and request.path == MORE:
+                found.more(SIZE.unpack(request.body)[0])
+            elif found is not None:
+                found.stop()
+
+    # ---- streams ---------------------------------------------------------------------------------------
+
+    def _as_one_part(self, request: Request) -> Streamed:
+        (response,) = self._predict([request])
+        return Streamed(*response)
+
+    def run(self, work: Callable[[], Made], then: Callable[[Made], None]) -> None:
+        """Do *work*, a part of a stream, where the predictor is called; then tell *then*."""
+        if self._thread is None:
+            self._loop.call_soon(lambda: then(work()))
+        elif not self._closed.done():
+            future = self._loop.run_in_executor(self._thread, work)
+            future.add_done_callback(lambda done: then(done.result()))
 
     # ---- batches ---------------------------------------------------------------------------------------
 
@@ -291,6 +338,21 @@ class ModelServer:
         """Forget *connection* and what it still waited for."""
         self._connections.discard(connection)
         self._waiting[:] = [item for item in self._waiting if item[0] is not connection]
+        for stream in connection.streams.values():
+            stream.stop()
+
+
+class _Streams:
+    """What the streams of one connection ask of the server."""
+
+    __slots__ = ("_connection", "run")
+
+    def __init__(self, server: ModelServer, connection: _Connection) -> None:
+        self.run = server.run
+        self._connection = connection
+
+    def ended(self, stream: Stream) -> None:
+        self._connection.streams.pop(stream.number, None)
 
 
 class _Connection(asyncio.Protocol):
@@ -298,6 +360,7 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self, server: ModelServer) -> None:
         self.frames = FrameBuffer()
+        self.streams: dict[int, Stream] = {}
         self._server = server
         self._transport: Any = None
 
@@ -338,6 +401,7 @@ class _Connection(asyncio.Protocol):
 
 
 _PONG = Response(200, "text/plain", b"")
+_OTHER_PATHS = frozenset(("/ping", STREAM, MORE, STOP))
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

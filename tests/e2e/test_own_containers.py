@@ -50,12 +50,22 @@ class Model(http.server.BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if body == b"die":
             os._exit(3)
+        if body.startswith(b"parts"):
+            return self.parts(body)
         self.answer(open("/opt/ml/model/weights", "rb").read() + body)
     def answer(self, body):
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+    def parts(self, body):
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for word in body.split():
+            self.wfile.write(b"%x\\r\\n%b\\r\\n" % (len(word), word))
+        self.wfile.write(b"0\\r\\n\\r\\n")
     def log_message(self, *_):
         pass
 if os.environ.get("WHAT") == "deaf":
@@ -148,6 +158,11 @@ def test_it_trains_with_its_roles_credentials_and_serves(flow: Flow, image: str)
         for body in (b"1", b"x" * 2_000_000):
             answer = flow.runtime.invoke_endpoint(EndpointName="own-serves", Body=body)
             assert answer["Body"].read() == b"w" + body
+        stream = flow.runtime.invoke_endpoint_with_response_stream(
+            EndpointName="own-serves", Body=b"parts a b"
+        )
+        assert stream["ContentType"] == "text/plain"
+        assert b"".join(event["PayloadPart"]["Bytes"] for event in stream["Body"]) == b"partsab"
         assert len(containers(flow.served)) == 2
     finally:
         flow.delete("own-serves")

@@ -214,6 +214,8 @@ def test_the_image_of_xgboost_runs_a_script_and_serves_with_its_code(flow: Flow)
     assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
     inference = """
     def output_fn(prediction, accept, context):
+        if context.custom_attributes == "parts":
+            return ("%.6f\\n" % value for value in prediction), "text/csv"
         return ",".join("%.6f" % value for value in prediction), "text/csv"
     """
     model = archive({**flow.artifact(job), "code/inference.py": inference})
@@ -231,6 +233,14 @@ def test_the_image_of_xgboost_runs_a_script_and_serves_with_its_code(flow: Flow)
         )
         found = [float(text) for text in answer["Body"].read().split(b",")]
         assert found == pytest.approx(booster.predict(xgboost.DMatrix(x[:4])), abs=1e-5)
+        stream = flow.runtime.invoke_endpoint_with_response_stream(
+            EndpointName="xgb",
+            ContentType="text/csv",
+            CustomAttributes="parts",
+            Body="\n".join(",".join(map(repr, r)) for r in x[:4].tolist()),
+        )
+        parts = [float(event["PayloadPart"]["Bytes"]) for event in stream["Body"]]
+        assert parts == pytest.approx(found, abs=1e-6), "each part as the script yields it"
     finally:
         flow.delete("xgb")
 

@@ -199,4 +199,6 @@ async def test_the_ordinary_way_gives_the_same(gateway: Gateway) -> None:
     with pytest.raises(AwsError, match="less than or equal to 6291456"):
         await runtime.invoke_endpoint(a_call(), {**request, "Body": b"x" * 6291457})
     operations = {mark.name for mark, _ in marked_operations(runtime)}
-    assert operations == {"InvokeEndpoint", "InvokeEndpointAsync"}
+    assert operations == {"InvokeEndpoint", "InvokeEndpointAsync", "InvokeEndpointWithResponseStream"}
+    answer = await runtime.invoke_endpoint_with_response_stream(a_call(), request)
+    assert list(answer["Body"]) == [{"PayloadPart": {"Bytes": b"text/csv|5"}}]

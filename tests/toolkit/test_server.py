@@ -8,14 +8,27 @@ import signal
 import struct
 import sys
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from sagesmith_toolkit.frames import GOING, MAX_FRAME, REQUEST, RESPONSE, FrameBuffer
+from sagesmith_toolkit.frames import (
+    GOING,
+    MAX_FRAME,
+    MORE,
+    PART,
+    REQUEST,
+    RESPONSE,
+    SIZE,
+    STOP,
+    STREAM,
+    WINDOW,
+    FrameBuffer,
+)  # fmt: skip
 from sagesmith_toolkit.server import MAX_BATCH, ModelServer, Request, Response
 from sagesmith_toolkit.sockets import unix_address
+from sagesmith_toolkit.streams import Streamed
 
 Answer = tuple[int, int, str, bytes]  # number, status, head, body
 
@@ -275,3 +288,103 @@ def test_a_frame_buffer_gathers_until_it_has_what_it_needs() -> None:
 def test_going_is_a_response_that_answers_nothing() -> None:
     assert RESPONSE.unpack(GOING) == (len(GOING) - 4, 0, 503, 0)
     assert struct.calcsize("<IIH") == REQUEST.size
+
+
+class Teller:
+    """Streams the words of what it is asked, each when the test lets it; "cut" ends with an error."""
+
+    blocking = True
+
+    def __init__(self) -> None:
+        self.go = threading.Semaphore(0)
+        self.closed = threading.Event()
+
+    def predict(self, requests: Sequence[Request]) -> Sequence[Response]:
+        return [Response(200, "text/csv", r.body) for r in requests]
+
+    def stream(self, request: Request) -> Streamed:
+        return Streamed(200, "text/plain", self._words(request.body), "a=1")
+
+    def _words(self, body: bytes) -> Iterator[bytes]:
+        try:
+            for word in body.split():
+                assert self.go.acquire(timeout=20)
+                if word == b"cut":
+                    raise ValueError("cut off")
+                yield word
+        finally:
+            self.closed.set()
+
+
+@pytest.fixture
+async def teller(tmp_path: Path) -> AsyncIterator[tuple[Teller, Client]]:
+    predictor = Teller()
+    server = ModelServer(predictor)
+    await server.listen(str(tmp_path / "t.sock"))
+    client = await connect(str(tmp_path / "t.sock"))
+    yield predictor, client
+    client.writer.close()
+    predictor.go.release(1000)
+    server.drain()
+    await server.wait_closed()
+
+
+async def test_parts_are_sent_as_they_are_made(teller: tuple[Teller, Client]) -> None:
+    predictor, client = teller
+    client.writer.write(frame(5, b"one two", path=STREAM))
+    for word in (b"one", b"two"):
+        client.writer.write(frame(6, path="/ping"))
+        assert (await client.answers(1))[0][:2] == (6, 200), "pings are answered meanwhile"
+        predictor.go.release()
+        assert await client.answers(1) == [(5 | PART, 200, "text/plain\0a=1", word)]
+    assert await client.answers(1) == [(5, 200, "text/plain\0a=1", b"")]
+    client.writer.write(frame(7, b"1,2"))
+    assert (await client.answers(1))[0][3] == b"1,2"
+
+
+async def test_a_stream_that_fails_says_so_at_its_end(
+    teller: tuple[Teller, Client], capsys: pytest.CaptureFixture[str]
+) -> None:
+    predictor, client = teller
+    predictor.go.release(2)
+    client.writer.write(frame(1, b"one cut", path=STREAM))
+    assert [a[1:] for a in await client.answers(2)] == [
+        (500, "text/plain\0a=1", b"ValueError: cut off"),
+        (200, "text/plain\0a=1", b"one"),
+    ]
+    assert "Traceback" in capsys.readouterr().err
+
+
+async def test_streams_take_turns_and_stop_at_their_window(teller: tuple[Teller, Client]) -> None:
+    predictor, client = teller
+    long = b"x" * (WINDOW // 2)
+    predictor.go.release(1000)
+    client.writer.write(frame(1, b" ".join([long] * 4), path=STREAM) + frame(2, b"a b", path=STREAM))
+    answers = await client.answers(5)
+    assert [a[0] for a in answers] == [2, 1 | PART, 1 | PART, 2 | PART, 2 | PART]
+    client.writer.write(frame(3, b"plain"))
+    assert (await client.answers(1))[0][0] == 3, "the first waits for its client"
+    client.writer.write(frame(1, SIZE.pack(len(long)), path=MORE))
+    assert [a[0] for a in await client.answers(1)] == [1 | PART]
+    client.writer.write(frame(1, path=STOP))
+    assert (await client.answers(1))[0][:2] == (1, 499)
+
+
+@pytest.mark.parametrize("stop", [True, False])
+async def test_a_stream_that_nobody_wants_is_closed(teller: tuple[Teller, Client], stop: bool) -> None:
+    predictor, client = teller
+    predictor.go.release()
+    client.writer.write(frame(1, b"one two three", path=STREAM))
+    await client.answers(1)
+    if stop:
+        client.writer.write(frame(1, path=STOP))
+    else:
+        client.writer.close()
+    await asyncio.sleep(0.05)
+    predictor.go.release()
+    assert await asyncio.to_thread(predictor.closed.wait, 10), "without the third word"
+
+
+async def test_a_predictor_without_streams_answers_in_one_part(client: Client) -> None:
+    client.writer.write(frame(9, b"1,2", path=STREAM, attributes="x"))
+    assert await client.answers(1) == [(9, 200, "text/csv\0x", b"1,2")]

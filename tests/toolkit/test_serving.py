@@ -87,6 +87,34 @@ def test_functions_may_take_the_context() -> None:
     assert ask(a_model(predict_fn=predict_fn), b"[1]", "application/json")[2] == b'["/opt/ml/model"]'
 
 
+@pytest.mark.parametrize(
+    ("functions", "parts", "kind"),
+    [
+        ({"predict_fn": lambda data, model: iter(["a", b"b"])}, [b"a", b"b"], "application/json"),
+        ({"predict_fn": lambda data, model: iter([{"n": 1}, [2]])}, [b'{"n": 1}\n', b"[2]\n"], "application/json"),
+        ({"output_fn": lambda data, accept: (iter("ab"), "text/own")}, [b"a", b"b"], "text/own"),
+        ({"transform_fn": lambda *_: iter([b"x"])}, [b"x"], "application/json"),
+    ],
+)  # fmt: skip
+def test_iterators_are_parts_for_who_wants_them(
+    functions: dict[str, Callable[..., Any]], parts: list[bytes], kind: str
+) -> None:
+    model = a_model(**functions)
+    status, found, body, _ = model.stream(Request("/invocations", "application/json", "", "", b"[[1]]"))
+    assert (status, found, list(body)) == (200, kind, parts)
+    assert ask(model, b"[[1]]", "application/json") == (200, kind, b"".join(parts))
+
+
+def test_a_generator_that_fails_is_a_fault(capfd: pytest.CaptureFixture[str]) -> None:
+    def predict_fn(data: Any, model: Any) -> Any:
+        yield "a"
+        raise KeyError("price")
+
+    model = a_model(predict_fn=predict_fn)
+    assert ask(model, b"[[1]]", "application/json") == (500, "text/plain", b"KeyError: 'price'")
+    assert "Traceback" in capfd.readouterr().err
+
+
 def test_faults_are_told_apart(capfd: pytest.CaptureFixture[str]) -> None:
     def fails(data: Any, model: Any) -> None:
         raise KeyError("price")

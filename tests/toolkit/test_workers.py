@@ -25,9 +25,22 @@ def model_fn(model_dir):
 def input_fn(body, content_type):
     return body
 
+def parts(what):
+    try:
+        yield str(os.getpid())
+        if what == "parts die":
+            os._exit(8)
+        if what == "parts fail":
+            raise KeyError("price")
+        yield "b"
+    finally:
+        print("closed", flush=True)
+
 def predict_fn(data, model):
     if data == "die":
         os._exit(7)
+    if data.startswith("parts"):
+        return parts(data)
     (model / str(os.getpid())).touch()
     while data == "meet" and len(list(model.iterdir())) < 2:
         time.sleep(0.01)
@@ -82,3 +95,23 @@ def test_a_model_that_does_not_load_is_told(folder: Path) -> None:
     )
     with pytest.raises(ModelError, match="A worker did not start: exit code 1"):
         WorkerPool(make, 2)
+
+
+def test_streams_come_from_the_worker_that_makes_them(pool: WorkerPool) -> None:
+    streams = [iter(pool.stream(request("parts")).body) for _ in range(3)]
+    (first,) = pool.predict([request("x")])
+    assert first.status == 200, "workers with streams are free for others"
+    pids = {next(stream) for stream in streams}
+    assert len(pids) == 2
+    assert [list(stream) for stream in streams] == [[b"b"]] * 3
+    whole = pool.stream(request("x"))
+    assert whole.body in pids
+    failing = iter(pool.stream(request("parts fail")).body)
+    assert next(failing) in pids
+    with pytest.raises(RuntimeError, match="KeyError: 'price'"):
+        next(failing)
+    dying = iter(pool.stream(request("parts die")).body)
+    assert next(dying) in pids
+    with pytest.raises(RuntimeError, match="The worker ended"):
+        next(dying)
+    assert [pool.predict([request("x")])[0].status for _ in range(2)] == [200, 200], "another took its place"

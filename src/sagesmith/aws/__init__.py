@@ -6,6 +6,7 @@ No service's behaviour is known here.
 """
 
 from sagesmith.aws._api import Api
+from sagesmith.aws._eventstream import encode_error, encode_message
 from sagesmith.aws._exchange import Exchange, FastRoute, HttpRequest, HttpResponse
 from sagesmith.aws._json import JsonText
 from sagesmith.aws._limits import Limits
@@ -47,6 +48,8 @@ __all__ = [
     "ServiceModel",
     "Shape",
     "StreamHandler",
+    "encode_error",
+    "encode_message",
     "marked_operations",
     "operation",
 ]

@@ -131,6 +131,8 @@ class Connection(asyncio.Protocol):
         for exchange in (self._current, self._active, *self._pending):
             if exchange is not None and exchange.pipe is not None:
                 exchange.pipe.break_off()
+            if exchange is not None and exchange.gone is not None:
+                exchange.gone()
         self._pending.clear()
         if self._can_write is not None:
             self._can_write.set()

@@ -14,7 +14,7 @@ from sagesmith.aws import _json
 from sagesmith.aws._model import Shape
 from sagesmith.errors import AwsError
 
-__all__ = ["encode_events", "encode_message"]
+__all__ = ["encode_error", "encode_events", "encode_message"]
 
 _TEXT_HEADER = 7
 
@@ -31,6 +31,16 @@ def encode_message(headers: Mapping[str, str], payload: bytes) -> bytes:
     return message + struct.pack(">I", crc32(message))
 
 
+def encode_error(error: AwsError, message: str = "Message") -> bytes:
+    """Return *error* as the message that ends a stream; *message* is the member that holds its sentence."""
+    headers = {
+        ":message-type": "exception",
+        ":exception-type": error.code,
+        ":content-type": "application/json",
+    }
+    return encode_message(headers, _json.dumps({message: error.message, **error.members}))
+
+
 def encode_events(shape: Shape, events: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
     """Yield each of *events* (``{"EventName": {members}}``) as a message; an `AwsError` becomes the last one."""
     try:
@@ -41,12 +51,7 @@ def encode_events(shape: Shape, events: Iterable[Mapping[str, Any]]) -> Iterator
         member = shape.members.get(error.code)
         names = member.shape.members if member is not None else {}
         message = next((name for name in names if name.lower() == "message"), "message")
-        headers = {
-            ":message-type": "exception",
-            ":exception-type": error.code,
-            ":content-type": "application/json",
-        }
-        yield encode_message(headers, _json.dumps({message: error.message, **error.members}))
+        yield encode_error(error, message)
 
 
 def _event(shape: Shape, name: str, value: Mapping[str, Any]) -> bytes:

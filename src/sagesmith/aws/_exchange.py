@@ -11,7 +11,7 @@ import json
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -147,6 +147,7 @@ class Exchange:
         body: the whole body.
         caller: who signed it.
         region: the region it was signed for.
+        gone: called when the client goes away before the answer is complete.
     """
 
     # Defaults stand in the class: what a request does not use is not set for each one, since it is made
@@ -163,6 +164,7 @@ class Exchange:
     limit: int = 0
     parts: list[bytes] | None = None
     pipe: BodyPipe | None = None
+    gone: Callable[[], None] | None = None
     _id: bytes = b""
 
     def __init__(self, connection: Connection) -> None:

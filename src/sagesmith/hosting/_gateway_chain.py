@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["ChainLink"]
 
 _TARGET: Final = b"target-container="
+_WHOLE: Final = b"/invocations"  # only the last container's answer may come in parts
 
 
 class ChainLink(Composite):
@@ -59,7 +60,7 @@ class ChainLink(Composite):
         """Send *invocation* to the first container, or to the one it names."""
         step = Step(invocation, monotonic())
         part = self._parts[0]
-        path, content_type, step.tag, *rest = invocation.head.split(b"\0")
+        _, content_type, step.tag, *rest = invocation.head.split(b"\0")
         if self._direct:
             named = next((f.partition(b"=")[2] for f in rest if f.startswith(_TARGET)), b"").decode()
             found = [each for each in self._parts if each.name == named]
@@ -70,7 +71,7 @@ class ChainLink(Composite):
             part = found[0]
         elif len(self._parts) > 1:
             step.is_last = False
-            step.head = b"\0".join((path, content_type, b"", *rest))
+            step.head = b"\0".join((_WHOLE, content_type, b"", *rest))
         self.waiting[id(step)] = step
         part.link.send(step)
 
@@ -86,6 +87,7 @@ class ChainLink(Composite):
         if others and not others[0]:  # attributes that a container set go along unless the client sent some
             others[0] = rest.partition(b"\0")[0]
         accept = step.tag if step.is_last else b""
+        path = path if step.is_last else _WHOLE
         step.head, step.body = b"\0".join((path, content_type, accept, *others)), body
         self._parts[number].link.send(step)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from itertools import islice
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from sagesmith.errors import AwsError
@@ -78,6 +79,11 @@ class Composite:
             self.owner.answered(cast("AnyLink", self), step.origin, status, head, body, now)
         self._settle()
 
+    def part(self, part: Part, step: Step, head: bytes, body: bytes, more: Callable[[int], None]) -> None:
+        """Take a part of an answer that a part of the instance gives: it is the instance's."""
+        step.began = inf  # its limit in time is another
+        self.owner.part(cast("AnyLink", self), step.origin, head, body, more)
+
     def unsent(self, part: Part, step: Step) -> None:
         """A part could not be sent the request: this one lets the variant send it elsewhere."""
         if self.waiting.pop(id(step), None) is not None:
@@ -104,6 +110,20 @@ class Composite:
             middle = next(islice(self.waiting.values(), count // 2, None))
             if middle.began < overdue:
                 self.limit = count
+
+    def cancel(self, invocation: Invocation) -> bool:
+        """Forget *invocation*, for which nobody waits any more; return whether it was here."""
+        step = next((step for step in self.waiting.values() if step.origin is invocation), None)
+        if step is None:
+            return False
+        del self.waiting[id(step)]
+        self.cancelled(step)
+        self._settle()
+        return True
+
+    def cancelled(self, step: Step) -> None:
+        """Have the part that *step* is at forget it."""
+        any(part.link.cancel(step) for part in self.parts)
 
     async def settled(self) -> None:
         """Return when nothing is in flight any more."""
@@ -191,6 +211,12 @@ class Part:
     ) -> None:
         """The part answered."""
         self.whole.answered(self, cast(Step, invocation), status, head, body, now)
+
+    def part(
+        self, link: AnyLink, invocation: Invocation, head: bytes, body: bytes, more: Callable[[int], None]
+    ) -> None:
+        """A part of the part's answer came."""
+        self.whole.part(self, cast(Step, invocation), head, body, more)
 
     def lost(self, link: AnyLink, invocation: Invocation) -> None:
         """The connection broke with the request."""

@@ -18,6 +18,7 @@ __all__ = [
     "no_such_feature",
     "no_target_model",
     "server_ends",
+    "stream_too_long",
     "variant_not_found",
 ]
 
@@ -104,6 +105,13 @@ def no_room(model: str, message: str) -> AwsError:
         "ServiceUnavailable",
         f"The model {model} cannot be loaded now: {message}. Try again, or give the variant larger or more instances.",
         status=503,
+    )
+
+
+def stream_too_long() -> AwsError:
+    """Return why an answer in parts breaks off that was not complete in time."""
+    return AwsError(
+        "ModelStreamError", "The model did not finish its response within the time a stream may take."
     )
 
 

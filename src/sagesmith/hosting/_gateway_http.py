@@ -15,7 +15,7 @@ from typing import Any, Final, cast
 import httptools
 
 from sagesmith.hosting._gateway_link import Invocation, Link
-from sagesmith_toolkit.frames import MAX_FRAME
+from sagesmith_toolkit.frames import MAX_FRAME, STREAM, WINDOW
 
 __all__ = ["MAX_CONNECTIONS", "HttpLink"]
 
@@ -24,6 +24,7 @@ _IDLE_S: Final = 1.0
 _CONNECT_S: Final = 5.0
 _FIRST_RETRY_S: Final = 0.02
 _CACHED_HEADS: Final = 1024
+_STREAM: Final = STREAM.encode()
 _ATTRIBUTES: Final = b"x-amzn-sagemaker-custom-attributes"
 
 
@@ -46,13 +47,19 @@ class HttpLink(Link):
     def expire(self, before: float) -> list[Invocation]:
         """Remove and return what is overdue, and close idle connections that are old."""
         expired = super().expire(before)
-        for number in self.late:
+        for number in self.late.difference(self.streams):
             self._busy.pop(number).close()
-        self.late.clear()
+        self.late.intersection_update(self.streams)
         self._close_old(monotonic())
         self._settle()
         self._flush()
         return expired
+
+    def cancel(self, invocation: Invocation) -> bool:
+        """Forget *invocation*, for which nobody waits any more, and close its connection; return whether it was here."""
+        found = super().cancel(invocation)
+        self._flush()
+        return found
 
     def retire(self) -> None:
         """Take no new requests, close when those in flight are answered, and never connect again."""
@@ -104,7 +111,7 @@ class HttpLink(Link):
 
     def _settle(self) -> None:
         super()._settle()
-        if self.retired and not self.waiting and not self.queue:
+        if self.retired and not self.waiting and not self.queue and not self.streams:
             for connection in tuple(self._idle):
                 connection.close()
 
@@ -138,11 +145,13 @@ class HttpLink(Link):
         head, body = invocation.head, invocation.body
         self.queued_bytes -= len(body)
         invocation.body = b""
+        connection.streams = head.startswith(_STREAM)
         connection.send(number, self._heads.get(head) or self._head_of(head), body)
 
     def _head_of(self, head: bytes) -> bytes:
         """Return the request's lines for the head of a frame, up to the length of the body."""
         path, content_type, accept, attributes, *fields = head.split(b"\0")
+        path = b"/invocations" if path == _STREAM else path
         place = self.address.partition(":")[2].encode()
         lines = [b"POST %b HTTP/1.1" % path, b"Host: %b" % place]
         lines += [
@@ -173,7 +182,7 @@ class HttpLink(Link):
     def done(self, connection: HttpConnection, number: int, status: int, head: bytes, body: bytes) -> None:
         """Take an answer; the connection is as `opened` then, or about to close."""
         self._busy.pop(number, None)
-        invocation = self.waiting.pop(number, None)
+        invocation = self.waiting.pop(number, None) or self._end_stream(number)
         if connection.kept:
             self.opened(connection)
         if invocation is not None:
@@ -183,12 +192,35 @@ class HttpLink(Link):
         if not self.waiting:
             self._settle()
 
+    def part(self, connection: HttpConnection, number: int, head: bytes, body: bytes) -> None:
+        """Take a part of an answer; the connection's `taken` is told when it has reached the client."""
+        stream = self.streams.get(number)
+        if stream is None:
+            stream = self.waiting.pop(number, None)
+            if stream is None:  # nobody waits for it any more
+                connection.close()
+                return
+            self.streams[number] = stream
+            self.late.add(number)
+        self.owner.part(self, stream, head, body, connection.taken)
+
+    def _end_stream(self, number: int) -> Invocation | None:
+        self.late.discard(number)
+        return self.streams.pop(number, None)
+
+    def _stop(self, number: int) -> None:
+        """Closing its connection tells a container that nobody wants the answer."""
+        self.late.discard(number)
+        connection = self._busy.pop(number, None)
+        if connection is not None:
+            connection.close()
+
     def closed(self, connection: HttpConnection, number: int) -> None:
         """Forget a connection; its request, if it had one, is lost."""
         if connection in self._idle:
             self._idle.remove(connection)
         self._busy.pop(number, None)
-        invocation = self.waiting.pop(number, None)
+        invocation = self.waiting.pop(number, None) or self._end_stream(number)
         if invocation is not None:
             self.owner.lost(self, invocation)
         if self.queue:
@@ -203,6 +235,7 @@ class HttpConnection(asyncio.Protocol):
     def __init__(self, link: HttpLink) -> None:
         self.idle_since = 0.0
         self.kept = True
+        self.streams = False
         self._link = link
         self._number = 0
         self._transport: asyncio.Transport | None = None
@@ -214,6 +247,7 @@ class HttpConnection(asyncio.Protocol):
         self._size = 0
         self._content_type = self._attributes = b""
         self._sized = self._begun = False
+        self._ahead = 0
 
     def send(self, number: int, head: bytes, body: bytes) -> None:
         """Send a request, the link's *number*."""
@@ -226,6 +260,12 @@ class HttpConnection(asyncio.Protocol):
         self.kept = False
         if self._transport is not None:
             self._transport.abort()
+
+    def taken(self, size: int) -> None:
+        """*size* bytes more of the answer have reached the client: read on when few are on their way."""
+        before, self._ahead = self._ahead, self._ahead - size
+        if before >= WINDOW > self._ahead and self._transport is not None:
+            self._transport.resume_reading()
 
     # ---- asyncio.Protocol ------------------------------------------------------------------------------
 
@@ -263,6 +303,12 @@ class HttpConnection(asyncio.Protocol):
         self._begun = self._parser.get_status_code() >= 200
 
     def on_body(self, body: bytes) -> None:
+        if self.streams and 200 <= self._parser.get_status_code() < 300:
+            before, self._ahead = self._ahead, self._ahead + len(body)
+            if before < WINDOW <= self._ahead and self._transport is not None:
+                self._transport.pause_reading()
+            self._link.part(self, self._number, self._content_type + b"\0" + self._attributes, body)
+            return
         self._parts.append(body)
         self._size += len(body)
         if self._size > MAX_FRAME:
@@ -280,6 +326,8 @@ class HttpConnection(asyncio.Protocol):
         head = self._content_type + b"\0" + self._attributes
         body = parts[0] if len(parts) == 1 else b"".join(parts)
         self._number = 0
+        if self._ahead >= WINDOW and self._transport is not None:
+            self._transport.resume_reading()
         self._reset()
         self._link.done(self, number, status, head, body)
         if not self.kept and self._transport is not None:

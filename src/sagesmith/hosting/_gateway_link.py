@@ -3,18 +3,21 @@
 Requests gather in a queue during one turn of the loop and leave in one write. From then on they are *written*:
 if the connection breaks they fail, since the model may have worked on them; a request is never sent twice. What
 is still in the queue goes back to the owner, who sends it elsewhere.
+
+An answer that comes in parts (see `frames`) leaves *waiting* with its first part: its limit in time is another.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from sagesmith.errors import AwsError
-from sagesmith_toolkit.frames import MAX_FRAME, REQUEST, RESPONSE, FrameBuffer
+from sagesmith_toolkit.frames import MAX_FRAME, MORE, PART, REQUEST, RESPONSE, SIZE, STOP, WINDOW, FrameBuffer
 from sagesmith_toolkit.sockets import unix_address
 
 if TYPE_CHECKING:
@@ -29,6 +32,7 @@ _FEW: Final = 8  # so many an instance may always have in flight
 _CONNECT_S: Final = 5.0
 _FIRST_RETRY_S: Final = 0.02
 _LAST_RETRY_S: Final = 1.0
+_LAST_NUMBER: Final = PART - 1
 
 
 class Invocation:
@@ -41,6 +45,9 @@ class Invocation:
     """
 
     __slots__ = ("arrived", "body", "head", "sent")
+
+    begun = False
+    """Whether a part of the answer has come already; see `Stream`."""
 
     def __init__(self, head: bytes, body: bytes, arrived: float) -> None:
         self.head = head
@@ -70,6 +77,12 @@ class Owner(Protocol):
         """Take the model's answer, which arrived at time *now*."""
         ...
 
+    def part(
+        self, link: AnyLink, invocation: Invocation, head: bytes, body: bytes, more: Callable[[int], None]
+    ) -> None:
+        """Take a part of the model's answer; call *more* with the number of its bytes that have reached the client."""
+        ...
+
     def lost(self, link: AnyLink, invocation: Invocation) -> None:
         """The connection broke after *invocation* was written."""
         ...
@@ -94,7 +107,9 @@ class Link(asyncio.Protocol):
         self.address = address
         self.owner = owner
         self.waiting: dict[int, Invocation] = {}
-        self.late: set[int] = set()
+        self.late: set[int] = set()  # what the model works on besides: what is overdue, and streams
+        self.streams: dict[int, Invocation] = {}
+        self._taken: dict[int, int] = {}
         self.queue: list[Invocation] = []
         self.connecting = True
         self.retired = False
@@ -153,9 +168,29 @@ class Link(asyncio.Protocol):
             if middle.sent < overdue:
                 self.limit = count
 
+    def cancel(self, invocation: Invocation) -> bool:
+        """Forget *invocation*, for which nobody waits any more; return whether it was here.
+
+        The model is told to stop if it answers in parts; one that does not goes on, and counts until it answers.
+        """
+        if invocation in self.queue:
+            self.queue.remove(invocation)
+            self.queued_bytes -= len(invocation.body)
+            self._settle()
+            return True
+        for kept in (self.waiting, self.streams):
+            for number, each in kept.items():
+                if each is invocation:
+                    del kept[number]
+                    self.late.add(number)
+                    self._stop(number)
+                    self._settle()
+                    return True
+        return False
+
     async def settled(self) -> None:
         """Return when nothing is in flight any more."""
-        if self.waiting or self.queue:
+        if self.waiting or self.queue or self.streams:
             future = self._loop.create_future()
             self._settled.append(future)
             await future
@@ -230,7 +265,8 @@ class Link(asyncio.Protocol):
 
     def _drop(self) -> None:
         """Give back what is in flight: there is no connection to send it or to get its answer."""
-        written, self.waiting = list(self.waiting.values()), {}
+        written, self.waiting = [*self.waiting.values(), *self.streams.values()], {}
+        self.streams.clear()
         self.late.clear()
         self.owner.refresh()
         for invocation in written:
@@ -245,7 +281,7 @@ class Link(asyncio.Protocol):
             self.owner.resubmit(invocation)
 
     def _settle(self) -> None:
-        if self.waiting or self.queue:
+        if self.waiting or self.queue or self.streams:
             return
         for future in self._settled:
             if not future.done():
@@ -274,7 +310,7 @@ class Link(asyncio.Protocol):
         out: list[bytes] = []
         for at, invocation in enumerate(queue):
             head, body = invocation.head, invocation.body
-            number = number + 1 if number < 0xFFFFFFFF else 1
+            number = number + 1 if number < _LAST_NUMBER else 1
             waiting[number] = invocation
             invocation.sent = now
             invocation.body = b""
@@ -314,7 +350,7 @@ class Link(asyncio.Protocol):
             if invocation is not None:
                 answered(self, invocation, status, buffer[at + header : body_at], buffer[body_at:stop], now)
             elif number:
-                self.late.discard(number)
+                self._other(number, status, buffer[at + header : body_at], buffer[body_at:stop], now)
             else:
                 self._going = True
                 self.owner.refresh()
@@ -324,3 +360,43 @@ class Link(asyncio.Protocol):
                 self._frames.keep(buffer[at:], header)
         if not waiting and (self._settled or self.retired):
             self._settle()
+
+    # ---- answers in parts ------------------------------------------------------------------------------
+
+    def _other(self, number: int, status: int, head: bytes, body: bytes, now: float) -> None:
+        """Take what is no answer to a request that waits: a part, the end of what came in parts, or what comes too late."""
+        if not number & PART:
+            self.late.discard(number)
+            self._taken.pop(number, None)
+            stream = self.streams.pop(number, None)
+            if stream is not None:
+                self.owner.answered(self, stream, status, head, body, now)
+            return
+        number -= PART
+        stream = self.streams.get(number)
+        if stream is None:
+            stream = self.waiting.pop(number, None)
+            if stream is None:  # nobody waits for it any more
+                self._stop(number)
+                return
+            self.streams[number] = stream
+            self.late.add(number)
+        self.owner.part(self, stream, head, body, partial(self._more, number))
+
+    def _more(self, number: int, size: int) -> None:
+        """Let the model go on with a stream of which the client has taken *size* bytes more; told now and then."""
+        taken = self._taken.get(number, 0) + size
+        if taken < WINDOW // 4:
+            self._taken[number] = taken
+        elif number in self.streams:
+            self._taken[number] = 0
+            self._tell(number, MORE, SIZE.pack(taken))
+
+    def _stop(self, number: int) -> None:
+        self._taken.pop(number, None)
+        self._tell(number, STOP, b"")
+
+    def _tell(self, number: int, path: str, body: bytes) -> None:
+        head = path.encode() + b"\0\0\0"
+        if self._transport is not None:
+            self._transport.write(REQUEST.pack(6 + len(head) + len(body), number, len(head)) + head + body)

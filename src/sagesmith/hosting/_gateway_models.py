@@ -138,6 +138,15 @@ class ModelsLink(Composite):
         self._leave(step)
         super().unsent(part, step)
 
+    def cancelled(self, step: Step) -> None:
+        """Have the model forget *step*, or what waits for it to be loaded."""
+        model = self._models.get(step.tag.decode())
+        if model is not None and step in model.waiting:
+            model.waiting.remove(step)
+        else:
+            super().cancelled(step)
+        self._leave(step)
+
     # ---- loading and unloading -------------------------------------------------------------------------
 
     def _tell(self, path: bytes, model: _Model, then: Callable[[int, bytes], None] | None = None) -> None:

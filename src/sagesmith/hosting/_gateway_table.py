@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from random import random
 from time import monotonic
 from types import MappingProxyType
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, cast
 
 from sagesmith.arns import Arn, partition_of
 from sagesmith.errors import AwsError
@@ -16,6 +16,7 @@ from sagesmith.hosting._gateway_chain import ChainLink
 from sagesmith.hosting._gateway_link import MAX_QUEUED_BYTES, Invocation, Link
 from sagesmith.hosting._gateway_metrics import VariantCounters
 from sagesmith.hosting._gateway_models import ModelsLink
+from sagesmith.hosting._gateway_stream import Stream
 
 __all__ = ["DIRECT", "ENDING", "FEATURES", "MODELS", "RANDOM", "AnyLink", "Endpoint", "Limits", "Variant"]
 
@@ -33,6 +34,7 @@ MODELS: Final = "models"
 FEATURES: Final[Mapping[str, str]] = {DIRECT: "TargetContainerHostname", MODELS: "TargetModel"}
 """Which member of a request needs which feature of a variant."""
 
+MID_STREAM: Final = "MidStreamErrors"
 _SERVING: Final = frozenset(("InService", "Updating", "SystemUpdating", "RollingBack"))
 
 
@@ -155,11 +157,41 @@ class Variant:
         if 200 <= status < 300:
             invocation.succeed(self._headers.get(head) or self._headers_of(head), body)
             return
-        if 400 <= status < 500:
+        if invocation.begun:
+            counters.note(MID_STREAM, "None", 1.0)
+        elif 400 <= status < 500:
             counters.client_errors += 1
         else:
             counters.server_errors += 1
         invocation.fail(self.model_error(link, status, body.decode("utf-8", "replace")))
+
+    def part(
+        self, link: AnyLink, invocation: Invocation, head: bytes, body: bytes, more: Callable[[int], None]
+    ) -> None:
+        """Pass a part of the model's answer on; the first one is counted."""
+        stream = cast(Stream, invocation)
+        if not stream.begun:
+            now, note = monotonic(), self.counters.note
+            note("FirstChunkLatency", "Microseconds", _micros(now - stream.arrived))
+            note("FirstChunkModelLatency", "Microseconds", _micros(now - stream.sent))
+            note("FirstChunkOverheadLatency", "Microseconds", _micros(stream.sent - stream.arrived))
+        stream.part(self._headers.get(head) or self._headers_of(head), body, more)
+
+    def withdraw(self, invocation: Invocation) -> bool:
+        """Forget *invocation* if it still waits for an instance; return whether it did."""
+        if invocation in self._held:
+            self._held.remove(invocation)
+            return True
+        return False
+
+    def count_begun(self, stream: Invocation, *, broken: bool) -> None:
+        """Count an answer in parts that began, and has ended before its end."""
+        counters, now = self.counters, monotonic()
+        counters.invocations += 1
+        counters.model_latency.add(int((now - stream.sent) * 1e6))
+        counters.overhead.add(int((stream.sent - stream.arrived) * 1e6))
+        if broken:
+            counters.note(MID_STREAM, "None", 1.0)
 
     def lost(self, link: AnyLink, invocation: Invocation) -> None:
         """The connection broke after *invocation* was written: nobody knows what the model did with it."""
@@ -177,8 +209,11 @@ class Variant:
             invocation.fail(error)
 
     def _failed(self, link: AnyLink, invocation: Invocation, message: str) -> None:
-        self.counters.invocations += 1
-        self.counters.failures += 1
+        if invocation.begun:
+            self.count_begun(invocation, broken=True)
+        else:
+            self.counters.invocations += 1
+            self.counters.failures += 1
         invocation.fail(self.model_error(link, 0, message))
 
     def model_error(self, link: AnyLink, status: int, message: str) -> AwsError:
@@ -234,6 +269,11 @@ class _Copy(Invocation):
 
     def fail(self, error: AwsError) -> None:
         pass
+
+
+def _micros(seconds: float) -> float:
+    """Return microseconds with two digits that count: so few different values are easy to keep."""
+    return float(f"{seconds * 1e6:.2g}")
 
 
 def _one_line(text: bytes) -> bytes:

@@ -2,7 +2,7 @@
 
 The hosting driver feeds the routing table; from then on an invocation touches no database, and nothing is made
 for it but itself. The parts: the table with the choice of variant and instance (`_gateway_table`), one pipelined
-connection for each instance (`_gateway_link`), counters (`_gateway_metrics`), words (`_gateway_errors`).
+connection for each instance (`_gateway_link`), answers in parts (`_gateway_stream`), counters (`_gateway_metrics`), words (`_gateway_errors`).
 
 All methods run on the event loop.
 """
@@ -20,10 +20,12 @@ from typing import Any, Final, Protocol
 
 from sagesmith.clock import Clock, system_clock
 from sagesmith.errors import AwsError
+from sagesmith.hosting import _gateway_errors as errors
 from sagesmith.hosting._gateway_chain import ChainLink
 from sagesmith.hosting._gateway_http import HttpLink
 from sagesmith.hosting._gateway_link import Invocation, Link, Owner
 from sagesmith.hosting._gateway_models import ModelsLink
+from sagesmith.hosting._gateway_stream import TOO_LONG, Stream
 from sagesmith.hosting._gateway_table import (
     DIRECT,
     ENDING,
@@ -35,22 +37,27 @@ from sagesmith.hosting._gateway_table import (
     Variant,
 )
 from sagesmith.store.metrics import Datum
+from sagesmith_toolkit.frames import STREAM
 
 __all__ = [
     "DIRECT",
     "MODELS",
     "RANDOM",
+    "STREAM_PATH",
     "Answer",
     "Endpoint",
     "Gateway",
     "Invocation",
     "MetricSink",
+    "Stream",
     "request_head",
 ]
 
 log = logging.getLogger(__name__)
 
 NAMESPACE: Final = "AWS/SageMaker"
+STREAM_PATH: Final = STREAM.encode()
+"""The path in the heads of requests whose answers may come in parts."""
 _SEVERAL: Final = ("serial|", "direct|")
 _MANY: Final = ("models|",)
 
@@ -97,6 +104,7 @@ class Gateway:
         account_id: the account that owns the endpoints.
         sink: takes the counters of each variant, every *flush_s* seconds and once more on `close`.
         timeout_s: how long a model may take for one invocation.
+        stream_s: how long an answer that comes in parts may take, from its request on.
         max_in_flight: how many requests one instance may have; further ones are refused at once.
         console_url: where errors say the logs are; without it they name the log group.
     """
@@ -109,6 +117,7 @@ class Gateway:
         clock: Clock = system_clock,
         flush_s: float = 10.0,
         timeout_s: float = 60.0,
+        stream_s: float = 480.0,
         max_in_flight: int = 1000,
         console_url: str = "",
     ) -> None:
@@ -118,6 +127,7 @@ class Gateway:
         self._links: dict[AnyLink, Variant] = {}
         self._limits = Limits(max_in_flight, console_url, timeout_s / 20)
         self._timeout_s = timeout_s
+        self._stream_s = stream_s
         self._tick_s = min(0.5, timeout_s / 4)
         self._sink = sink
         self._clock = clock
@@ -287,6 +297,33 @@ class Gateway:
             variant.shadow.copy(head, body)
         await invocation.done
         return invocation
+
+    def stream(self, variant: Variant, stream: Stream) -> None:
+        """Submit an invocation whose answer may come in parts.
+
+        Raises:
+            AwsError: as `Variant.submit`.
+        """
+        variant.submit(stream)
+        loop = asyncio.get_running_loop()
+        stream.limit(loop.call_later(self._stream_s, self._break_off, variant, stream))
+
+    def leave(self, variant: Variant, stream: Stream) -> None:
+        """Have the model end what it does for *stream*, for which nobody waits any more."""
+        if not stream.over:
+            stream.close()
+            self._cancel(variant, stream, broken=False)
+
+    def _break_off(self, variant: Variant, stream: Stream) -> None:
+        if stream.begun and not stream.over:
+            self._cancel(variant, stream, broken=True)
+            stream.break_off(TOO_LONG, errors.stream_too_long())
+
+    def _cancel(self, variant: Variant, stream: Stream, *, broken: bool) -> None:
+        if variant.withdraw(stream):
+            return
+        if any(link.cancel(stream) for link in tuple(self._links)) and stream.begun:
+            variant.count_begun(stream, broken=broken)
 
     def _expire(self) -> None:
         now = monotonic()

@@ -2,6 +2,9 @@
 
 ``transform_fn`` stands for the other three; having both is an error. Each function may take one argument more,
 the context. An exception in it is answered with status 500 and its text, and the traceback goes to the log.
+
+A function may return an iterator, such as a generator: its items are the parts of the answer. Clients that asked for
+a stream get each as it is made, others all of them at once.
 """
 
 from __future__ import annotations
@@ -10,12 +13,14 @@ import inspect
 import os
 import sys
 import traceback
+from collections.abc import Iterator
 from types import MappingProxyType, ModuleType, SimpleNamespace
 from typing import Any, Callable, Mapping, Optional, Sequence, Tuple
 
 from sagesmith_toolkit.server import Request, Response
-from sagesmith_toolkit.serving.codecs import UnsupportedFormatError, accepted
+from sagesmith_toolkit.serving.codecs import TEXT_TYPES, UnsupportedFormatError, accepted, media_type
 from sagesmith_toolkit.serving.handlers import Handlers, ModelError
+from sagesmith_toolkit.streams import Streamed
 
 __all__ = ["UserModel"]
 
@@ -60,6 +65,7 @@ class UserModel:
         if self._transform is not None:
             self._transform = self._with_context(self._transform, 4)
         self._input, self._predict, self._output = (function(name, 2) for name in _BATCH_OF_THREE)
+        self._writes = "output_fn" in own
         self._model = load(model_dir)
 
     def predict(self, requests: Sequence[Request]) -> Sequence[Response]:
@@ -67,8 +73,18 @@ class UserModel:
         return [self._answer(request) for request in requests]
 
     def _answer(self, request: Request) -> Response:
+        status, kind, body, _ = self.stream(request)
+        if isinstance(body, bytes):
+            return Response(status, kind, body)
+        try:
+            return Response(status, kind, b"".join(body))
+        except Exception as error:  # the user's generator
+            return self._fault(error)
+
+    def stream(self, request: Request) -> Streamed:
+        """Return the response to *request*; its body is an iterator if the user's code returned one."""
         if request.path != "/invocations":
-            return Response(404, "text/plain", b"Not Found")
+            return Streamed(404, "text/plain", b"Not Found")
         content_type = request.content_type or self._default_content_type
         accept = accepted(request.accept, self._default_accept)
         self._context.custom_attributes = request.attributes
@@ -78,16 +94,28 @@ class UserModel:
                 result = self._transform(self._model, _text(body, content_type), content_type, accept)
             else:
                 data = self._input(_text(body, content_type), content_type)
-                result = self._output(self._predict(data, self._model), accept)
+                prediction = self._predict(data, self._model)
+                if isinstance(prediction, Iterator) and not self._writes:
+                    result = _parts(prediction, lambda item: self._written(item, accept))
+                else:
+                    result = self._output(prediction, accept)
             return _response(result, accept)
-        except UnsupportedFormatError as error:
-            return Response(error.status, "text/plain", str(error).encode())
         except Exception as error:  # the user's code
-            traceback.print_exc()
-            sys.stderr.flush()
-            return Response(
-                self._fault_status, "text/plain", ("%s: %s" % (type(error).__name__, error)).encode()
-            )
+            return Streamed(*self._fault(error))
+
+    def _written(self, item: Any, accept: str) -> bytes:
+        """Return an item of an iterator that predict_fn returned: text and bytes as they are, else a line of its own."""
+        if isinstance(item, (str, bytes, bytearray, memoryview)):
+            return _bytes(item)
+        written = _bytes(self._output(item, accept))
+        return written if written.endswith(b"\n") or media_type(accept) not in TEXT_TYPES else written + b"\n"
+
+    def _fault(self, error: Exception) -> Response:
+        if isinstance(error, UnsupportedFormatError):
+            return Response(error.status, "text/plain", str(error).encode())
+        traceback.print_exception(type(error), error, error.__traceback__)
+        sys.stderr.flush()
+        return Response(self._fault_status, "text/plain", ("%s: %s" % (type(error).__name__, error)).encode())
 
     def _with_context(self, function: Callable[..., Any], count: int) -> Callable[..., Any]:
         """Return *function* so that it takes *count* arguments, with the context after them if it wants one more."""
@@ -112,15 +140,27 @@ def _text(body: bytes, content_type: str) -> Any:
     return body
 
 
-def _response(result: Any, accept: str) -> Response:
+def _response(result: Any, accept: str) -> Streamed:
     """Make a response of what output_fn or transform_fn returned: a body, (body, type), or a Flask-like response."""
     if isinstance(result, tuple) and len(result) == 2:
         result, accept = result
     elif hasattr(result, "get_data") and hasattr(result, "mimetype"):
-        return Response(getattr(result, "status_code", 200), result.mimetype, result.get_data())
+        return Streamed(getattr(result, "status_code", 200), result.mimetype, result.get_data())
     elif hasattr(result, "response") and hasattr(result, "mimetype"):
         result, accept = result.response, result.mimetype
-    return Response(200, accept, _bytes(result))
+    if isinstance(result, Iterator):
+        return Streamed(200, accept, _parts(result, _bytes))
+    return Streamed(200, accept, _bytes(result))
+
+
+def _parts(items: Iterator[Any], write: Callable[[Any], bytes]) -> Iterator[bytes]:
+    try:
+        for item in items:
+            yield write(item)
+    finally:  # also when nobody wants the rest
+        close = getattr(items, "close", None)
+        if close is not None:
+            close()
 
 
 def _bytes(result: Any) -> bytes:
@@ -129,7 +169,7 @@ def _bytes(result: Any) -> bytes:
     if isinstance(result, (bytes, bytearray, memoryview)):
         return bytes(result)
     raise TypeError(
-        "output_fn must return text or bytes, or a pair of that and its content type, not %s"
+        "output_fn must return text, bytes, an iterator of such, or a pair of that and its content type, not %s"
         % type(result).__name__
     )
 

@@ -11,6 +11,7 @@ import tempfile
 import numpy as np
 import sagemaker
 from sagemaker.deserializers import CSVDeserializer
+from sagemaker.iterators import LineIterator
 from sagemaker.mxnet import MXNet, MXNetModel
 from sagemaker.pytorch import PyTorch, PyTorchModel
 from sagemaker.serializers import CSVSerializer
@@ -87,6 +88,11 @@ model = model_class(model_data=model_data, role=role, sagemaker_session=session,
 other = model.deploy(initial_instance_count=1, instance_type="ml.m5.large", wait=False, **SERIALIZERS)
 predictor = estimator.deploy(initial_instance_count=1, instance_type="ml.m5.large", **SERIALIZERS)
 session.wait_for_endpoint(other.endpoint_name)
+
+if framework == "sklearn":
+    streaming = sagemaker.Predictor(other.endpoint_name, session, CSVSerializer())
+    lines = list(streaming.predict_stream(rows, initial_args={"Accept": "text/csv"}, iterator=LineIterator))
+    assert np.allclose(np.array(lines, dtype=float), expected, atol=0.05), lines
 
 found = {"trained": predicted(predictor).tolist(), "outside": predicted(other).tolist()}
 for each in (predictor, other):

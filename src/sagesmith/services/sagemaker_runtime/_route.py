@@ -27,7 +27,7 @@ from sagesmith.services.sagemaker_runtime._limits import (
     special,
 )
 
-__all__ = ["Authorize", "Exchange", "InvokeRoute"]
+__all__ = ["Authorize", "Exchange", "InvokeRoute", "endpoint_name"]
 
 Authorize: TypeAlias = "Callable[[Caller, str, str, Exchange], None]"
 """Called with (caller, action, resource ARN, request) for each invocation, on the event loop; raises AwsError."""
@@ -141,19 +141,28 @@ class InvokeRoute:
         return head
 
     def _name(self, target: bytes) -> str:
-        match = _TARGET.fullmatch(target)
-        name = unquote(match[1].decode("latin-1")) if match else ""
-        if len(name) > 63 or not _NAME.fullmatch(name):
-            raise AwsError(
-                "ValidationError",
-                f"1 validation error detected: Value '{name}' at 'endpointName' failed to satisfy constraint: "
-                "Member must have length less than or equal to 63 and satisfy regular expression pattern: "
-                "^[a-zA-Z0-9](-*[a-zA-Z0-9])*",
-            )
+        name = endpoint_name(_TARGET.fullmatch(target))
         if len(self._names) >= _CACHED:
             self._names.clear()
         self._names[target] = name
         return name
+
+
+def endpoint_name(match: re.Match[bytes] | None) -> str:
+    """Return the name in a target that *match* found.
+
+    Raises:
+        AwsError: `ValidationError`, it is none that an endpoint can have.
+    """
+    name = unquote(match[1].decode("latin-1")) if match else ""
+    if len(name) > 63 or not _NAME.fullmatch(name):
+        raise AwsError(
+            "ValidationError",
+            f"1 validation error detected: Value '{name}' at 'endpointName' failed to satisfy constraint: "
+            "Member must have length less than or equal to 63 and satisfy regular expression pattern: "
+            "^[a-zA-Z0-9](-*[a-zA-Z0-9])*",
+        )
+    return name
 
 
 class _Invocation(Invocation):

@@ -36,6 +36,14 @@ class Runtime:
         failure = {"FailureLocation": accepted.failure} if accepted.failure else {}
         return {"InferenceId": accepted.inference_id, "OutputLocation": accepted.output, **failure}
 
+    @operation("InvokeEndpointWithResponseStream")
+    async def invoke_endpoint_with_response_stream(
+        self, call: Call, request: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """Invoke the endpoint, wait for the whole answer and return it as a stream of one part."""
+        answer = await self.invoke_endpoint(call, request)
+        return {**answer, "Body": iter([{"PayloadPart": {"Bytes": answer["Body"]}}])}
+
     @operation("InvokeEndpoint")
     async def invoke_endpoint(self, call: Call, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Invoke the endpoint and wait for its answer."""
