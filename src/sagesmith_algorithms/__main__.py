@@ -40,7 +40,11 @@ def _train() -> int:
     environment = None
     try:
         environment = Environment.read()
-        _algorithm().train(environment)
+        found = _algorithm()
+        found.check(environment.hyperparameters)
+        for sentence in found.hyperparameters.without_effect(environment.hyperparameters):
+            info(sentence, "WARNING")
+        found.train(environment)
     except (CustomerError, ConfigError) as error:
         return _failed(environment, f"Customer Error: {error}", 1)
     except RendezvousError as error:

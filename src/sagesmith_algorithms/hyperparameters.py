@@ -10,7 +10,7 @@ import difflib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sagesmith_algorithms.errors import HyperparameterError
@@ -25,7 +25,8 @@ class Hyperparameter:
     """One hyperparameter.
 
     `default` None means that it is unset unless given. `tunable` says whether AWS lets a tuning job vary it.
-    `auto` allows the word ``auto``, which stays a text.
+    `auto` allows the word ``auto``, which stays a text. `needs` names other hyperparameters and the values that one of
+    these must have for it to mean anything; `idle` says why it is accepted and never has an effect.
     """
 
     name: str
@@ -33,6 +34,8 @@ class Hyperparameter:
     required: bool = False
     tunable: bool = False
     auto: bool = False
+    needs: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    idle: str = ""
     doc: str = ""
 
     def parse(self, text: str) -> Any:
@@ -62,6 +65,8 @@ class Hyperparameter:
             "Default": self.default,
             "Required": self.required,
             "Tunable": self.tunable,
+            "Needs": {name: list(values) for name, values in self.needs.items()},
+            "Idle": self.idle,
             "Description": self.doc,
         }
 
@@ -224,7 +229,7 @@ class Hyperparameters(Mapping[str, Hyperparameter]):
                         f"The hyperparameter {name!r} is not known{_suggestion(name, self._declared)}"
                     )
                 continue
-            text = raw if isinstance(raw, str) else _as_text(raw)
+            text = _as_text(raw)
             if not text.strip() and not parameter.required:
                 continue
             try:
@@ -242,6 +247,30 @@ class Hyperparameters(Mapping[str, Hyperparameter]):
         if faults:
             raise HyperparameterError(faults)
         return values
+
+    def without_effect(self, given: Mapping[str, Any]) -> list[str]:
+        """Return a sentence for each of *given*, as `parse` takes them, that is accepted and changes nothing.
+
+        A default that is given, as SDKs do, is not worth one.
+        """
+        values = self.parse(given)
+        found = []
+        for name in given:
+            parameter = self._declared.get(name)
+            if parameter is None:
+                if name not in _ALWAYS_ACCEPTED:
+                    found.append(f"{name} has no effect: it sets what AWS's own containers are made of")
+            elif values.get(name, parameter.default) != parameter.default:
+                what = f"{name}={_as_text(values[name])}"
+                if parameter.idle:
+                    found.append(f"{what} has no effect: {parameter.idle}")
+                found.extend(
+                    f"{what} has no effect with {other}={_as_text(values[other]) if other in values else '(unset)'}: "
+                    f"it is for {' and '.join(map(_as_text, wanted))}"
+                    for other, wanted in parameter.needs.items()
+                    if values.get(other) not in wanted
+                )
+        return found
 
     def describe(self) -> list[dict[str, Any]]:
         """Return all declarations as plain data."""
@@ -262,7 +291,11 @@ def _unquoted(text: str) -> str:
 
 def _as_text(value: Any) -> str:
     return (
-        str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else json.dumps(value)
+        value
+        if isinstance(value, str)
+        else str(value)
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+        else json.dumps(value)
     )
 
 

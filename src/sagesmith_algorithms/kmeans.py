@@ -67,7 +67,8 @@ class KMeans(StreamingAlgorithm):
                doc="Reductions, of which the best is kept."),
         Number(name="local_lloyd_tol", default=0.0001, low=0, doc="Movement at which a reduction stops."),
         Words(name="eval_metrics", default=("msd",), choices=("msd", "ssd"), doc="Metrics of the test channel."),
-        Flag(name="force_dense", default=True, doc="Accepted; data are dense here."),
+        Flag(name="force_dense", default=True, idle="rows are always dense here",
+             doc="Whether sparse rows are made dense."),
         ignored=("_num_kv_servers", "_kvstore", "_num_gpus", "_log_level", "_num_slices", "_enable_profiler",
                  "_disable_wait_to_read", "_data_format"),
     )  # fmt: skip
@@ -265,8 +266,11 @@ class KMeans(StreamingAlgorithm):
         return int(values["k"] * (_auto_factor(values["k"]) if factor == "auto" else factor))
 
     def _keep(self, rows: Floats) -> None:
-        """Remember *rows* while all rows together are few."""
+        """Remember *rows* while all rows together are few, and none is to be forgotten."""
         if not self._keeps:
+            return
+        if self._parsed()["half_life_time_size"]:
+            self._keeps = False
             return
         self._kept.append(rows)
         n_kept = sum(map(len, self._kept))

@@ -69,7 +69,7 @@ class PCA(StreamingAlgorithm):
                doc="Rows in a batch; has no influence on the result of the regular mode."),
         Text(name="algorithm_mode", default="regular", choices=("regular", "randomized"),
              doc="randomized for rows so long that feature_dim x feature_dim numbers are too many."),
-        Number(name="extra_components", default=-1, integer=True, low=-1,
+        Number(name="extra_components", default=-1, integer=True, low=-1, needs={"algorithm_mode": ("randomized",)},
                doc="Directions followed beyond num_components, in the randomized mode; -1 for the larger of 10 and "
                    "num_components."),
         Flag(name="subtract_mean", default=True, doc="Subtract the mean, in training and in inference."),

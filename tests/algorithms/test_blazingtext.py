@@ -197,6 +197,7 @@ def test_equal_seeds_give_equal_models(monkeypatch: pytest.MonkeyPatch) -> None:
         ("cbow", {"min_char": 7}, "min_char=7 is more than max_char=6"),
         ("cbow", {"min_count": 1000}, "None of the"),
         ("supervised", {}, "has 0 labels; at least 2 are needed"),
+        ("batch_skipgram", {"learning_rate": 1e6, "sampling_threshold": 1}, "choose a smaller one"),
     ],
 )
 def test_refusals(mode: str, options: dict[str, Any], message: str) -> None:

@@ -17,8 +17,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 
 from sagesmith_algorithms import CustomerError, HyperparameterError, algorithm, names
+from sagesmith_algorithms.formats import content_type as types
+from sagesmith_algorithms.formats import csv, recordio
 from sagesmith_algorithms.formats.content_type import ContentType
 from sagesmith_algorithms.hyperparameters import Number
 from sagesmith_toolkit.environment import Channel, Environment
@@ -27,6 +30,7 @@ from tests.algorithms import serving
 from tests.algorithms.samples import SAMPLES, Fault
 
 ALL = pytest.mark.parametrize("name", names())
+NUMERIC = [name for name, sample in SAMPLES.items() if types.RECORDIO in sample.requests]
 FAULTS = [(name, word) for name, sample in SAMPLES.items() for word in sample.faults]
 Trained = Callable[[str], Predictor]
 Channels = Mapping[str, tuple[str, Mapping[str, bytes]]]
@@ -101,6 +105,39 @@ def test_every_content_type_makes_the_same_model(name: str, trained: Trained, tm
     for number, (content_type, content) in enumerate(SAMPLES[name].train.items()):
         folder = train(tmp_path / str(number), name, {"train": (content_type, {"a": content})})
         assert_alike(answers(algorithm(name).load_predictor(folder, {}), name), expected)
+
+
+@pytest.mark.parametrize("name", NUMERIC)
+def test_sparse_records_make_the_same_model_and_are_answered_alike(
+    name: str, trained: Trained, tmp_path: Path
+) -> None:
+    sample, expected = SAMPLES[name], answers(trained(name), name)
+    sparse = _sparse(sample.train[types.RECORDIO])
+    folder = train(tmp_path, name, {"train": (types.RECORDIO, {"a": sparse})})
+    assert_alike(answers(algorithm(name).load_predictor(folder, {}), name), expected)
+    rows, _ = _rows(sample.requests[types.RECORDIO])
+    keys = {"keys": list(range(rows.shape[1])), "shape": [rows.shape[1]]}
+    instances = [{"data": {"features": {"values": row, **keys}}} for row in rows.astype(float).tolist()]
+    forms = {
+        types.RECORDIO: _sparse(sample.requests[types.RECORDIO]),
+        types.JSON: json.dumps({"instances": instances}).encode(),
+        types.JSON_LINES: "\n".join(map(json.dumps, instances)).encode(),
+        f"{types.CSV};label_size=1": csv.encode(np.column_stack([np.full(len(rows), 7), rows])),
+    }
+    for content_type, body in forms.items():
+        if content_type.partition(";")[0] in sample.requests:
+            response = serving.ask(trained(name), content_type, serving.JSON, body)
+            assert_alike(serving.answers(response, algorithm(name).response_key), expected)
+
+
+def _rows(records: bytes) -> tuple[np.ndarray, np.ndarray | None]:
+    batch = recordio.decode(records)
+    return batch.dense(), batch.labels
+
+
+def _sparse(records: bytes) -> bytes:
+    rows, labels = _rows(records)
+    return recordio.encode(csr_matrix(rows), labels)
 
 
 @ALL

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from sagesmith_algorithms.blazingtext import fasttext, kernels
 from sagesmith_algorithms.blazingtext.text import LABEL, Text
+from sagesmith_algorithms.blazingtext.words import check_finite
 from sagesmith_algorithms.errors import CustomerError
 from sagesmith_algorithms.formats.batch import Floats
 
@@ -136,6 +137,7 @@ def learn_labels(
                 )  # fmt: skip
 
             list(pool.map(work, range(n_threads)))
+            check_finite(inputs, outputs, values["learning_rate"])
             found = float("nan")
             if held is not None and values["early_stopping"]:
                 found = _accuracy(inputs, outputs, held, _compact(held.features, n_words, used))

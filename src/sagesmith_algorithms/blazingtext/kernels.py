@@ -3,6 +3,8 @@
 Several threads run the training loops on the same matrices at once, without locks, each on its part of the text: updates
 that meet are rare and do no harm (Recht et al., "Hogwild", NIPS 2011). The text is numbers: words, and -1 where a line ends.
 
+Where training diverges, values become infinite or no numbers; whoever calls looks for that afterwards.
+
 Source: Mikolov et al., "Distributed Representations of Words and Phrases", NIPS 2013; Ji et al., "Parallelizing Word2Vec
 in Shared and Distributed Memory", 2016 (the batches that share their negative samples); Joulin et al., "Bag of Tricks
 for Efficient Text Classification", EACL 2017.
@@ -125,7 +127,7 @@ def _next(state: Any) -> Any:
     return state * np.uint64(6364136223846793005) + np.uint64(1442695040888963407)
 
 
-@compiled("float32(float32)", fastmath=True, inline="always")
+@compiled("float32(float32)", fastmath=True, error_model="numpy", inline="always")
 def _sigmoid(x: Any) -> Any:
     """Return 1 / (1 + exp(-x)), to some five digits, by vector instructions."""
     x = min(max(x, np.float32(-15.0)), np.float32(15.0))
@@ -149,7 +151,7 @@ def _sentence(text: Any, at: Any, end: Any, keep: Any, words: Any, state: Any) -
 
 
 @compiled("void(float32[::1], float32[:,::1], float32[:,::1], int64, int32[::1], int64, float32, uint64, float32[::1])",
-          fastmath=True)  # fmt: skip
+          fastmath=True, error_model="numpy")  # fmt: skip
 def _predict(
     hidden: Any,
     rows: Any,
@@ -186,6 +188,7 @@ def _predict(
 @compiled(
     f"void(float32[:,::1], float32[:,::1], int64[::1], int32[::1], {_TEXT}, {_RUN})",
     fastmath=True,
+    error_model="numpy",
 )
 def skipgram(
     inputs: Any, outputs: Any, starts: Any, pieces: Any, text: Any, at: Any, end: Any, keep: Any, table: Any, window: Any,
@@ -250,6 +253,7 @@ def skipgram(
 @compiled(
     f"void(float32[:,::1], float32[:,::1], int64[::1], int32[::1], {_TEXT}, {_RUN})",
     fastmath=True,
+    error_model="numpy",
 )
 def cbow(
     inputs: Any, outputs: Any, starts: Any, pieces: Any, text: Any, at: Any, end: Any, keep: Any, table: Any, window: Any,
@@ -297,7 +301,7 @@ def cbow(
     done[mine] += at - since
 
 
-@compiled(f"void(float32[:,::1], float32[:,::1], int64, {_TEXT}, {_RUN})", fastmath=True)
+@compiled(f"void(float32[:,::1], float32[:,::1], int64, {_TEXT}, {_RUN})", fastmath=True, error_model="numpy")
 def batch_skipgram(
     inputs: Any, outputs: Any, batch: Any, text: Any, at: Any, end: Any, keep: Any, table: Any, window: Any, negatives: Any,
     done: Any, mine: Any, total: Any, rate: Any, state: Any,
@@ -389,6 +393,7 @@ def batch_skipgram(
 @compiled(
     f"void(float32[:,::1], float32[:,::1], int64[::1], int32[::1], int64[::1], int32[::1], int64[::1], {_RUN}, float64[::1])",
     fastmath=True,
+    error_model="numpy",
 )
 def classify(
     inputs: Any, outputs: Any, starts: Any, features: Any, label_starts: Any, labels: Any, lines: Any, done: Any, mine: Any,

@@ -19,7 +19,7 @@ from sagesmith_algorithms.formats.batch import Floats
 if TYPE_CHECKING:
     from sagesmith_toolkit.rendezvous import Rendezvous
 
-__all__ = ["Vocabulary", "learn_vectors", "vocabulary"]
+__all__ = ["Vocabulary", "check_finite", "learn_vectors", "vocabulary"]
 
 _NEGATIVES = 1 << 20
 _MEETINGS = 8
@@ -101,6 +101,7 @@ def learn_vectors(
         for epoch in range(values["epochs"]):
             for part in range(n_rounds):
                 list(pool.map(lambda thread, e=epoch, p=part: work(e, p, thread), range(n_threads)))
+                check_finite(inputs, outputs, values["learning_rate"])
                 if hosts is not None:
                     inputs[:], outputs[:] = _mean(hosts, inputs, outputs, len(ids))
                 share = float(done.sum()) / total
@@ -142,6 +143,14 @@ def _pieces(words: Vocabulary, values: Mapping[str, Any]) -> tuple[Ints, npt.NDA
     own[starts[:-1]] = True
     pieces[own], pieces[~own] = np.arange(n), rows + n
     return starts, pieces, used
+
+
+def check_finite(inputs: Floats, outputs: Floats, learning_rate: float) -> None:
+    """Raise `CustomerError` if vectors have left the range of numbers."""
+    if not (np.isfinite(inputs).all() and np.isfinite(outputs).all()):
+        raise CustomerError(
+            f"The vectors became infinite with learning_rate={learning_rate:g}; choose a smaller one."
+        )
 
 
 def _keep(counts: Ints, threshold: float) -> Floats:

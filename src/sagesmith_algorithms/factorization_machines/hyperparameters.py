@@ -27,10 +27,10 @@ def _of_part(part: str) -> tuple[Hyperparameter, ...]:
     return (
         Text(name=f"{part}_init_method", default="normal", choices=("normal", "uniform", "constant"),
              doc=f"How {what} begin."),
-        Number(name=f"{part}_init_scale", low=0, tunable=True, doc=f"With uniform: {what} begin between -scale and scale."),
+        Number(name=f"{part}_init_scale", low=0, tunable=True, needs={f"{part}_init_method": ("uniform",)}, doc=f"With uniform: {what} begin between -scale and scale."),
         Number(name=f"{part}_init_sigma", default=sigma, low=0, tunable=True,
-               doc=f"With normal: the standard deviation with which {what} begin."),
-        Number(name=f"{part}_init_value", tunable=True, doc=f"With constant: what {what} begin with."),
+               needs={f"{part}_init_method": ("normal",)}, doc=f"With normal: the standard deviation with which {what} begin."),
+        Number(name=f"{part}_init_value", tunable=True, needs={f"{part}_init_method": ("constant",)}, doc=f"With constant: what {what} begin with."),
         Number(name=f"{part}_lr", default=rate, low=0, tunable=True, doc=f"Learning rate of {what}."),
         Number(name=f"{part}_wd", default=decay, low=0, tunable=True, doc=f"Weight decay of {what}."),
     )  # fmt: skip

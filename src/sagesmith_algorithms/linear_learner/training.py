@@ -106,6 +106,8 @@ def run_job(cls: type[LinearLearner], environment: Environment) -> None:
                 log.quality(
                     name, {f"{trainer.objective} <loss>": loss, **metrics_of(columns, labels, values)}
                 )
+    if fitted.settings["optimizer"] == "newton" and values["mini_batch_size"] != 1000:
+        info("mini_batch_size has no effect on the model: optimizer=auto means Newton steps here", "WARNING")
     info(f"Best model found for hyperparameters: {json.dumps(fitted.settings)}")
     if "test" not in environment.channels:
         info("Test data is not provided.")

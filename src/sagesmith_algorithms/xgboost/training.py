@@ -26,7 +26,12 @@ from sagesmith_algorithms.logs import info, say
 from sagesmith_algorithms.training import meeting
 from sagesmith_algorithms.xgboost.data import check_labels, dmatrix, read_channel
 from sagesmith_algorithms.xgboost.distributed import agree, collective
-from sagesmith_algorithms.xgboost.hyperparameters import CUSTOM_METRICS, NOT_PASSED, is_maximized
+from sagesmith_algorithms.xgboost.hyperparameters import (
+    CUSTOM_METRICS,
+    HYPERPARAMETERS,
+    NOT_PASSED,
+    is_maximized,
+)
 from sagesmith_algorithms.xgboost.metrics import custom_metric
 from sagesmith_toolkit.rendezvous import HostLostError
 
@@ -39,10 +44,6 @@ __all__ = ["MODEL_FILE", "boost", "train_xgboost"]
 
 MODEL_FILE = "xgboost-model"
 _CHECKPOINT = re.compile(r"xgboost-checkpoint\.(\d+)")
-_DROPPED = (
-    "sketch_eps", "predictor", "dsplit", "lambda_bias", "deterministic_histogram", "single_precision_histogram",
-    "prob_buffer_row",
-)  # fmt: skip
 _KEPT_CHECKPOINTS = 5
 _LOST = re.compile(r"(?i)socket|connection|rabit|collective|poll|peer")
 
@@ -161,11 +162,8 @@ def _parameters(
     values: Mapping[str, Any], n_threads: int, metrics: list[str], custom: list[str]
 ) -> dict[str, Any]:
     parameters = {
-        n: v for n, v in values.items() if n not in NOT_PASSED and n not in _DROPPED and n[0] != "_"
+        n: v for n, v in values.items() if n not in NOT_PASSED and n[0] != "_" and not HYPERPARAMETERS[n].idle
     }
-    dropped = [name for name in _DROPPED if name in values]
-    if dropped:
-        info(f"Without effect in XGBoost {xgboost.__version__}: {', '.join(dropped)}", "WARNING")
     if parameters["objective"] == "reg:linear":  # its old name
         parameters["objective"] = "reg:squarederror"
     if values.get("silent") == 1:
