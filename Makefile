@@ -1,6 +1,6 @@
 # Everything a developer runs. `make quickstart` and `make test` need nothing but Python 3.11, make, git and a C compiler.
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test check format bench lock clean
+.PHONY: help quickstart test check format bench docs lock clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
@@ -25,17 +25,21 @@ test: $(READY) ## Run all tests (what needs Docker, PostgreSQL, bubblewrap or an
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 check: $(READY) ## Format, lint, strict types, import rules
-	@$(BIN)/ruff format --check src tests bench examples
-	@$(BIN)/ruff check src tests bench examples
+	@$(BIN)/ruff format --check src tests bench examples docs
+	@$(BIN)/ruff check src tests bench examples docs
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
 format: $(READY) ## Format the code and mend what the linter can
-	@$(BIN)/ruff format src tests bench examples
-	@$(BIN)/ruff check --fix src tests bench examples
+	@$(BIN)/ruff format src tests bench examples docs
+	@$(BIN)/ruff check --fix src tests bench examples docs
 
 bench: $(READY) ## Measure, and print ratios against floors and peers (BENCH_ARGS="serving --json", ...)
 	@$(BIN)/python -m bench $(BENCH_ARGS)
+
+docs: $(READY) ## Build the documentation site in site/; a broken link or a missing name fails
+	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --doctree-dir .cache/doctrees docs site
+	@echo "site/index.html"
 
 lock: $(READY) ## Resolve the dependencies again
 	@$(BIN)/uv pip compile --quiet --upgrade pyproject.toml --group dev --extra postgres \

@@ -43,9 +43,9 @@ class Estimator:
 
     Args:
         algorithm: the name of a built-in algorithm (``xgboost``, ``kmeans``, ...), or the URI of an image.
-        session, role, instance_type, instance_count, volume_size_gb, max_run_s, output, version, environment, tags,
-        metric_definitions, name, hyperparameters, request: see `EstimatorSettings`.
         **given: hyperparameters. An underscore at the end is dropped, so that ``lambda_=1`` means ``lambda``.
+
+    All other arguments are those of `EstimatorSettings`.
 
     Raises:
         HyperparameterUnknown: the algorithm has no such hyperparameter; says which was probably meant.
