@@ -4,19 +4,18 @@ It is for a process that then waits for its work (see `sagesmith_toolkit.warm`),
 
 Numba, and the machine code of modules called ``kernels``, is not loaded here: with LLVM the process would take twice the
 memory, and a job that needs it has it in less than a second. But it must lie ready, as Python's bytecode must: `__uncompiled__` says if it
-does not, and where files may be written it is compiled here.
+does not, and `compile_missing` compiles it. That is never done on import: a job may be waiting for this process.
 """
 
 from __future__ import annotations
 
 import importlib
-import os
 from pathlib import Path
 from typing import Final
 
 from sagesmith_algorithms.registry import algorithm, names
 
-__all__: list[str] = []
+__all__ = ["compile_missing"]
 
 _MODULES: Final = (
     "orjson",
@@ -48,9 +47,12 @@ for _name in _MODULES:
 
 _KERNELS: Final = sorted(Path(__file__).parent.glob("*/kernels.py"))
 __uncompiled__ = not all(map(_is_compiled, _KERNELS))
-if __uncompiled__ and os.access(Path(__file__).parent, os.W_OK):
-    for _file in _KERNELS:
-        importlib.import_module("sagesmith_algorithms.compiled").compile_all(
-            f"{__package__}.{_file.parent.name}.{_file.stem}"
-        )
-    __uncompiled__ = False
+
+
+def compile_missing() -> None:
+    """Write the machine code that is missing, for a process that may write beside the modules."""
+    for file in _KERNELS:
+        if not _is_compiled(file):
+            importlib.import_module("sagesmith_algorithms.compiled").compile_all(
+                f"{__package__}.{file.parent.name}.{file.stem}"
+            )

@@ -6,6 +6,10 @@ becomes that command: `argv` is ``["python", "-m", MODULE, ...]`` or ``["python"
 environment. The exit code is the command's. If standard input ends first, so does the process. It takes one
 job and ends with it, so that no job sees what another left.
 
+``python -m sagesmith_toolkit.warm --compile MODULE...`` does not wait: it imports the modules so that their bytecode is written,
+calls `compile_missing` of those that have such a function, and ends. It is for a process that may write and that nobody waits for:
+compiling takes half a minute.
+
 What Python or a library reads only when it starts is set again by hand: PYTHONPATH, PYTHONUNBUFFERED, TZ and
 the number of threads (OMP_NUM_THREADS, for libraries that were loaded without it and so use all of the machine).
 """
@@ -25,7 +29,11 @@ __all__ = ["main", "run_job", "wait_for_job"]
 
 
 def main(modules: Sequence[str]) -> None:
-    """Load *modules*, wait for the job and run it."""
+    """Load *modules*, wait for the job and run it; or compile what is missing (`--compile`)."""
+    if modules[:1] == ["--compile"]:
+        for name in modules[1:]:
+            getattr(importlib.import_module(name), "compile_missing", bool)()
+        return
     for name in modules:
         try:
             importlib.import_module(name)

@@ -97,6 +97,21 @@ def test_it_says_whether_there_is_bytecode(tmp_path: Path) -> None:
     assert said == [b"ready uncompiled\n", b"ready uncompiled\n", b"ready\n", b"ready\n"]
 
 
+def test_who_waits_compiles_nothing_but_who_is_told_to(tmp_path: Path) -> None:
+    """A job would wait for it."""
+    (tmp_path / "kernels.py").write_text(
+        "import pathlib\n"
+        "def compile_missing():\n"
+        "    pathlib.Path(__file__).with_suffix('.done').touch()\n"
+        "__uncompiled__ = not pathlib.Path(__file__).with_suffix('.done').exists()\n"
+    )
+    paths = f"{SOURCE}{os.pathsep}{tmp_path}"
+    assert run(tmp_path, b"", "kernels", PYTHONPATH=paths)[1] == b"ready uncompiled\n"
+    done, said = run(tmp_path, b"", "--compile", "kernels", PYTHONPATH=paths)
+    assert (done.returncode, said) == (0, b"")
+    assert run(tmp_path, b"", "kernels", PYTHONPATH=paths)[1] == b"ready\n"
+
+
 def test_what_the_built_in_algorithms_load_beforehand(tmp_path: Path) -> None:
     """Everything a job imports, and not scikit-learn or pandas, which `xgboost` would take along."""
     code = (

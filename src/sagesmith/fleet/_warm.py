@@ -209,12 +209,13 @@ class WarmPool:
         asyncio.get_running_loop().add_reader(ours.fileno(), self._heard, slot)
 
     async def _compile(self, kind: str) -> None:
-        """Import the modules outside of the sandbox, so that bytecode and machine code are written: in there they cannot be.
+        """Have bytecode and machine code of the modules written, outside of the sandbox: in there they cannot be.
 
-        Some installers leave that to the first import. Without bytecode every start takes several times as long.
+        Some installers leave that to the first import. Without bytecode every start takes several times as long. It is
+        no business of the processes that wait, even where they may write: a job would wait with them.
         """
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "sagesmith_toolkit.warm", *self._modules[kind]),
+            *(sys.executable, "-m", "sagesmith_toolkit.warm", "--compile", *self._modules[kind]),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
