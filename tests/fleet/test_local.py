@@ -376,3 +376,17 @@ async def in_time(condition: object, timeout_s: float = 10.0) -> None:
     async with asyncio.timeout(timeout_s):
         while not condition():
             await asyncio.sleep(0.01)
+
+
+async def test_jobs_of_one_name_at_two_servers_have_addresses_of_their_own(world: World) -> None:
+    script = "import socket; print(socket.gethostbyname('algo-1'))"
+    found = []
+    async with a_world(settings=world.settings) as other:
+        for side, each in enumerate((world, other)):
+            spec = each.spec(script, f"{FIRST}-{side}", hosts=("algo-1", "algo-2"), owner_arn="arn:of:job")
+            ear = Ear()
+            await each.fleet.start(spec, ear)
+            await ear.until(Exited)
+            await each.fleet.release(spec.instance_id)
+            found += ear.lines
+    assert len(set(found)) == 2

@@ -31,7 +31,8 @@ def machine_shape() -> InstanceShape:
 def host_addresses(group: str, hosts: tuple[str, ...]) -> dict[str, str]:
     """Return a loopback address for each of *hosts*, in a range that differs from other groups'.
 
-    Jobs share the loopback interface; with the same addresses, two jobs that use the same port would meet.
+    Jobs share the loopback interface; with the same addresses, two jobs that use the same port would meet. So *group*
+    names the job and the server's home: several servers may run jobs of one name.
     """
     digest = hashlib.sha256(group.encode()).digest()
     network = f"127.{16 + digest[0] % 224}.{digest[1]}"

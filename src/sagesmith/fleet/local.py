@@ -299,7 +299,7 @@ class LocalFleet:
             folder.mkdir(mode=0o700)
         node = Node(
             self._sandbox,
-            hosts=host_addresses(spec.owner_arn, spec.hosts),
+            hosts=host_addresses(f"{self._folder}/{spec.owner_arn}", spec.hosts),
             socket_folder=short_folder(folder / "run"),
             mark=slot.folder.name if slot else spec.instance_id,
             images=str(self._images),
