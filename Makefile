@@ -4,6 +4,8 @@
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
+# Two files of tests at a time: the longest wait for clients that sleep between two looks at a job.
+PYTEST_ARGS ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
 READY := .venv/.ready
 
 help: ## Show this list

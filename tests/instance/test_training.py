@@ -162,7 +162,7 @@ open(B + "/model/same", "w").write(me); open(B + "/model/" + me, "w")
     for number, ear in enumerate(ears):
         spec = world.spec(
             script,
-            name=f"i-{number}",
+            name=f"{FIRST}-{number}",
             owner_arn="arn:job",
             instance_type="ml.m5.24xlarge",
             hosts=hosts,
@@ -176,8 +176,8 @@ open(B + "/model/same", "w").write(me); open(B + "/model/" + me, "w")
         "algo-1 ['algo-1', 'algo-2'] ['0', '2']",
         "algo-2 ['algo-1', 'algo-2'] ['1']",
     ]
-    await world.fleet.tell("i-0", MergeArtifacts(parts))
-    await world.fleet.tell(FIRST, Shutdown())
+    await world.fleet.tell(f"{FIRST}-0", MergeArtifacts(parts))
+    await world.fleet.tell(f"{FIRST}-1", Shutdown())
     await asyncio.gather(*(ear.until(Finished) for ear in ears))
     merged = members(world.objects["bucket/out/job/output/model.tar.gz"])
     assert merged == {"algo-1": b"", "same": b"algo-1", "algo-2": b""}
