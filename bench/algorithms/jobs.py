@@ -54,7 +54,6 @@ def trained(
         base_dir=base,
         hyperparameters={name: str(value) for name, value in hyperparameters.items()},
         channels={name: Channel(name, folder, content_type) for name, folder in channels.items()},
-        checkpoint_dir=base / "checkpoints",
         num_cpus=cpu_count(),
     )
     algorithm.train(environment)

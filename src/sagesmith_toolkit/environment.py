@@ -47,7 +47,8 @@ class Channel:
 class Environment:
     """Where a training job reads and writes, and which host of which hosts this is.
 
-    `hyperparameters` are as sent, text to text. `num_cpus` is this instance's share of the machine. `resources`
+    `hyperparameters` are as sent, text to text. `checkpoint_dir` is where the job's checkpoints are kept, None if it
+    has no CheckpointConfig. `num_cpus` is this instance's share of the machine. `resources`
     and `inputs` are what resourceconfig.json and inputdataconfig.json hold, whole.
     """
 
@@ -57,7 +58,7 @@ class Environment:
     current_host: str = "algo-1"
     hosts: Tuple[str, ...] = ("algo-1",)
     network_interface: str = "lo"
-    checkpoint_dir: Path = Path(_OPT_ML, "checkpoints")
+    checkpoint_dir: Path | None = None
     job_name: str = ""
     job_arn: str = ""
     num_cpus: int = 1
@@ -99,9 +100,7 @@ class Environment:
             name: value if isinstance(value, str) else json.dumps(value)
             for name, value in _read_json(config / "hyperparameters.json").items()
         }
-        checkpoints = str(
-            _read_json(config / "checkpointconfig.json").get("LocalPath") or _OPT_ML + "/checkpoints"
-        )
+        checkpoints = _read_json(config / "checkpointconfig.json")
         return cls(
             base_dir=base,
             hyperparameters=hyperparameters,
@@ -109,7 +108,9 @@ class Environment:
             current_host=current,
             hosts=hosts,
             network_interface=str(resources.get("network_interface_name") or "lo"),
-            checkpoint_dir=_moved(checkpoints, base),
+            checkpoint_dir=_moved(str(checkpoints.get("LocalPath") or _OPT_ML + "/checkpoints"), base)
+            if checkpoints
+            else None,
             job_name=environ.get("TRAINING_JOB_NAME", ""),
             job_arn=environ.get("TRAINING_JOB_ARN", ""),
             num_cpus=cpu_count(environ),

@@ -79,8 +79,9 @@ def start(
     hosts: Sequence[str] = ("algo-1",),
     host: str = "",
     replicated: Iterable[str] = (),
+    checkpoints: bool = False,
 ) -> Job:
-    """Start a job. *channels*: content type and files by channel."""
+    """Start a job. *channels*: content type and files by channel. *checkpoints*: with a CheckpointConfig."""
     config = base / "input" / "config"
     config.mkdir(parents=True)
     (base / "model").mkdir()
@@ -104,6 +105,7 @@ def start(
         "hyperparameters": hyperparameters,
         "inputdataconfig": entries,
         "resourceconfig": {"current_host": host or hosts[0], "hosts": list(hosts)},
+        **({"checkpointconfig": {"LocalPath": "/opt/ml/checkpoints"}} if checkpoints else {}),
     }
     for name, document in documents.items():
         (config / f"{name}.json").write_text(json.dumps(document))

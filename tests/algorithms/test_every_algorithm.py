@@ -52,7 +52,7 @@ def train(
             (folder / file).write_bytes(content)
         described[channel] = Channel(channel, folder, content_type, input_mode)
     hyperparameters = {**SAMPLES[name].hyperparameters, **(given or {})}
-    environment = Environment(base, hyperparameters, described, checkpoint_dir=base / "checkpoints")
+    environment = Environment(base, hyperparameters, described)
     algorithm(name).train(environment)
     return environment.model_dir
 
@@ -171,7 +171,7 @@ def test_pipes_make_the_same_model(name: str, trained: Trained, tmp_path: Path) 
         feeder.start()
     described = {one: Channel(one, data / one, content_type, "Pipe") for one in channels}
     hyperparameters = SAMPLES[name].hyperparameters
-    environment = Environment(tmp_path, hyperparameters, described, checkpoint_dir=tmp_path / "checkpoints")
+    environment = Environment(tmp_path, hyperparameters, described)
     for channel in channels:
         _wait_for(data / f"{channel}_0")
     algorithm(name).train(environment)

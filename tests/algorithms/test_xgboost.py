@@ -398,7 +398,7 @@ class TestJob:
         plain.save_model(base / "checkpoints" / "x.ubj")
         (base / "checkpoints" / "x.ubj").rename(base / "checkpoints" / "xgboost-checkpoint.4")
         channels = {"train": ("text/csv", {"a.csv": a_csv(BINARY.data, BINARY.target)})}
-        job = jobs.start(base, "xgboost", {**self.given, "num_round": "7"}, channels)
+        job = jobs.start(base, "xgboost", {**self.given, "num_round": "7"}, channels, checkpoints=True)
         code, log = job.wait()
         assert code == 0, log
         assert [line[:3] for line in log.splitlines() if re.match(r"\[\d+\]\t", line)] == ["[5]", "[6]"]
@@ -410,7 +410,7 @@ class TestJob:
         base, given = tmp_path / "ml", {**self.given, "num_round": "400"}
         (base / "checkpoints").mkdir(parents=True)
         channels = {"train": ("text/csv", {"a.csv": a_csv(BINARY.data, BINARY.target)})}
-        job = jobs.start(base, "xgboost", given, channels)
+        job = jobs.start(base, "xgboost", given, channels, checkpoints=True)
         job.wait_for_line("[3]\t")
         job.signal(signal.SIGKILL)
         job.wait()
@@ -420,12 +420,19 @@ class TestJob:
         again = tmp_path / "again"
         again.mkdir()
         (tmp_path / "kept").rename(again / "checkpoints")
-        code, log = jobs.start(again, "xgboost", given, channels).wait()
+        code, log = jobs.start(again, "xgboost", given, channels, checkpoints=True).wait()
         assert code == 0, log
         rounds = [int(found) for found in re.findall(r"(?m)^\[(\d+)\]\t", log)]
         assert rounds == list(range(done + 1, 400))
         model = xgboost.Booster(model_file=bytearray((again / "model" / "xgboost-model").read_bytes()))
         assert model.num_boosted_rounds() == 400
+
+    def test_checkpoints_are_kept_only_if_asked(self, tmp_path: Path) -> None:
+        (tmp_path / "checkpoints").mkdir()  # a container has the folder in any case
+        channels = {"train": ("text/csv", {"a.csv": a_csv(BINARY.data, BINARY.target)})}
+        code, log = jobs.start(tmp_path, "xgboost", {**self.given, "num_round": "2"}, channels).wait()
+        assert code == 0, log
+        assert not list((tmp_path / "checkpoints").iterdir())
 
     def test_stopping_keeps_the_model_so_far_if_asked(self, tmp_path: Path) -> None:
         given = {**self.given, "num_round": "1000000", "save_model_on_termination": "true"}

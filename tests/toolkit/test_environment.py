@@ -23,7 +23,7 @@ def test_nothing_but_the_folder_is_needed(tmp_path: Path) -> None:
     assert environment.is_leader
     assert not environment.channels
     assert environment.model_dir == tmp_path / "model"
-    assert environment.checkpoint_dir == tmp_path / "checkpoints"
+    assert environment.checkpoint_dir is None
 
 
 def test_what_sagemaker_writes(tmp_path: Path) -> None:

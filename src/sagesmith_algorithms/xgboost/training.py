@@ -79,7 +79,8 @@ def train_xgboost(environment: Environment, values: Mapping[str, Any]) -> None:
             with _saved_on_termination(values) as stop:
                 checkpoint = _last_checkpoint(environment.checkpoint_dir)
                 callbacks: list[Any] = [stop] if stop else []
-                if environment.checkpoint_dir.is_dir() and part.is_first:
+                if environment.checkpoint_dir is not None and part.is_first:
+                    environment.checkpoint_dir.mkdir(parents=True, exist_ok=True)
                     callbacks.append(_Checkpoints(environment.checkpoint_dir))
                 booster = boost(
                     values,
@@ -319,8 +320,8 @@ def _n_features(batch: Batch | None) -> int:
     return 0 if batch is None else batch.n_features
 
 
-def _last_checkpoint(folder: Path) -> Path | None:
-    if not folder.is_dir():
+def _last_checkpoint(folder: Path | None) -> Path | None:
+    if folder is None or not folder.is_dir():
         return None
     found = [path for path in folder.iterdir() if _CHECKPOINT.fullmatch(path.name)]
     last = max(found, key=lambda path: int(path.name.rpartition(".")[2]), default=None)
