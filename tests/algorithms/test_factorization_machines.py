@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from sagesmith_algorithms.factorization_machines import kernels
 from sagesmith_algorithms.factorization_machines.rows import rows_of
 from sagesmith_algorithms.formats import mxnet, recordio
 from sagesmith_algorithms.formats.batch import Batch
+from sagesmith_toolkit.environment import Channel, Environment
 from tests.algorithms import jobs, serving
 
 RNG = np.random.default_rng(0)
@@ -161,11 +164,10 @@ class TestQuality:
         from sagesmith_algorithms.factorization_machines.trainer import Trainer
 
         model = FactorizationMachines(6, feature_dim=100, mini_batch_size=200, **QUICK)
-        rng = np.random.default_rng(0)
-        windows = module.Windows(one_pass, model.rows_of, rng)
-        trainer = Trainer(model.begin(), model.hyperparameters.parse(model.get_params()), rng)
+        windows = module.Windows(one_pass, model.rows_of, [0])
+        trainer = Trainer(model.begin(), model.hyperparameters.parse(model.get_params()))
         for epoch in range(15):
-            *_, sums = trainer.epoch(windows(epoch))
+            *_, sums = trainer.epoch(windows(epoch), np.random.default_rng(epoch))
             assert sums[0] == 20000
         assert passes == list(range(15))
         assert rmse(model, test, test_y) < 0.14
@@ -298,6 +300,26 @@ GIVEN = {
 }  # fmt: skip
 
 
+def last_checkpoint(folder: Path) -> int:
+    """Return after how many epochs the last checkpoint in *folder* was written; 0 if there is none."""
+    found = folder.glob("factorization-machines-checkpoint.*") if folder.is_dir() else ()
+    return max((int(path.name.rpartition(".")[2]) for path in found), default=0)
+
+
+def in_this_process(
+    base: Path, rows: Any, y: Any, checkpoints: Path | None, **given: int
+) -> FactorizationMachines:
+    """Run a job, and return its model."""
+    train = base / "input" / "data" / "train"
+    train.mkdir(parents=True)
+    (train / "d").write_bytes(recordio.encode(rows, y))
+    hyperparameters = {**GIVEN, **{name: str(value) for name, value in given.items()}}
+    channels = {"train": Channel("train", train, serving.RECORDIO)}
+    environment = Environment(base, hyperparameters, channels, checkpoint_dir=checkpoints)
+    FactorizationMachines.train(environment)
+    return FactorizationMachines.load(environment.model_dir)
+
+
 class TestJob:
     def test_two_hosts_make_the_steps_of_one(self, tmp_path: Path) -> None:
         rows, y = pairs(20000)
@@ -327,6 +349,56 @@ class TestJob:
         assert len(re.findall(r"#quality_metric: host=\S+, epoch=\d+, train rmse <loss>=", log)) == 15
         assert "epoch=0, batch=0 train mse <loss>=" in log
         assert "#test_score (127.0.1.1) : ('rmse', 0.1" in log
+
+    def test_a_killed_job_ends_with_the_model_of_one_that_ran_through(self, tmp_path: Path) -> None:
+        rows, y = pairs(3000)
+        channels = {"train": (serving.RECORDIO, {"d": recordio.encode(rows, y)})}
+        endless = {**GIVEN, "epochs": "1000000"}
+        job = jobs.start(tmp_path / "ml", "factorization-machines", endless, channels, checkpoints=True)
+        kept = tmp_path / "ml" / "checkpoints"
+        until = time.monotonic() + 60
+        while (done := last_checkpoint(kept)) < 3:
+            assert time.monotonic() < until, job.log
+            time.sleep(0.01)
+        job.signal(signal.SIGKILL)
+        job.wait()
+        done = last_checkpoint(kept)
+        assert len(list(kept.glob("factorization-*"))) <= 2
+        through, on = (
+            in_this_process(tmp_path / name, rows, y, folder, epochs=done + 2)
+            for name, folder in (("through", None), ("on", kept))
+        )
+        np.testing.assert_array_equal(on.factors_, through.factors_)
+        assert on.bias_ == through.bias_
+        assert last_checkpoint(kept) == done + 2
+
+    def test_hosts_go_on_from_the_checkpoint_of_the_first(self, tmp_path: Path) -> None:
+        rows, y = pairs(2000)
+        hosts, channels = (
+            ("127.0.1.3", "127.0.1.4"),
+            {"train": (serving.RECORDIO, {"d": recordio.encode(rows, y)})},
+        )
+        in_this_process(tmp_path / "one", rows, y, tmp_path / hosts[0] / "checkpoints", epochs=4)
+        given = {**GIVEN, "epochs": "6"}
+        started = [
+            jobs.start(
+                tmp_path / host, "factorization-machines", given, channels, hosts=hosts, host=host, checkpoints=True
+            )
+            for host in hosts
+        ]  # fmt: skip
+        ended = [job.wait() for job in started]
+        assert [code for code, _ in ended] == [0, 0], ended
+        assert re.findall(r"epoch=(\d+), train rmse", ended[0][1]) == ["4", "5"]
+        assert "4 epochs are done" in ended[1][1]
+
+    def test_a_checkpoint_of_another_model_is_refused(self, tmp_path: Path) -> None:
+        rows, y = pairs(300)
+        in_this_process(tmp_path / "a", rows, y, tmp_path / "kept", epochs=1)
+        with pytest.raises(CustomerError, match="num_factors=6 instead of 7"):
+            in_this_process(tmp_path / "b", rows, y, tmp_path / "kept", num_factors=7)
+        (tmp_path / "kept" / "factorization-machines-checkpoint.1").write_bytes(b"no archive")
+        with pytest.raises(CustomerError, match=r"checkpoint.1 cannot be read .* another S3Uri"):
+            in_this_process(tmp_path / "c", rows, y, tmp_path / "kept")
 
     def test_a_classifier_logs_its_metrics(self, tmp_path: Path) -> None:
         given = {**GIVEN, "predictor_type": "binary_classifier", "feature_dim": "64", "epochs": "2"}

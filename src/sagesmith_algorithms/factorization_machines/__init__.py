@@ -76,6 +76,7 @@ class FactorizationMachines(StreamingAlgorithm):
         self._values: dict[str, Any] = {}
         self._parameters: Parameters | None = None
         self._trainer: Trainer | None = None
+        self._rng = np.random.default_rng(seed)
         self._counts: Array = np.empty(0)
         self._merged: dict[str, Array] = {}
 
@@ -105,15 +106,15 @@ class FactorizationMachines(StreamingAlgorithm):
             )
         self._values = {}
         self._given["feature_dim"] = features.shape[1]
-        values, rng = self._parsed(), np.random.default_rng([self.seed, 0])
+        values = self._parsed()
 
         def one_pass(_: int) -> Iterator[Batch]:
             yield Batch(features, labels)
 
-        windows = Windows(one_pass, self.rows_of, rng)
-        trainer = Trainer(self.begin(), values, rng)
+        windows = Windows(one_pass, self.rows_of, self.order(0))
+        trainer = Trainer(self.begin(), values)
         for epoch in range(values["epochs"]):
-            for _ in trainer.epoch(windows(epoch)):
+            for _ in trainer.epoch(windows(epoch), np.random.default_rng(self.order(0, epoch))):
                 pass
             self.check_finite()
         return self
@@ -164,10 +165,10 @@ class FactorizationMachines(StreamingAlgorithm):
 
         rows = self.rows_of(batch)
         if self._trainer is None:
-            rng = np.random.default_rng([self.seed, 0])
-            self._trainer = Trainer(self.begin(), self._parsed(), rng)
+            self._trainer = Trainer(self.begin(), self._parsed())
+            self._rng = np.random.default_rng(self.order(0))
             self._counts = np.zeros(self._parsed()["feature_dim"])
-        for _ in self._trainer.epoch(iter([rows])):
+        for _ in self._trainer.epoch(iter([rows]), self._rng):
             pass
         self._counts += np.bincount(rows.indices, minlength=len(self._counts))
 
@@ -251,6 +252,13 @@ class FactorizationMachines(StreamingAlgorithm):
 
         self._parameters = Parameters.initial(self._parsed(), np.random.default_rng(self.seed))
         return self._parameters
+
+    def order(self, rank: int, *epoch: int) -> list[int]:
+        """Return the seed of the order of rows on the host *rank*: in windows of them, or in an *epoch*.
+
+        It is a matter of these numbers alone, so that a job may go on in the middle.
+        """
+        return [self.seed, rank, *(number + 1 for number in epoch)]
 
     def rows_of(self, batch: Batch) -> Rows:
         """Return the rows of *batch*, checked, with their labels.

@@ -6,7 +6,7 @@ and each epoch reads the files again; so memory does not grow with the data.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -86,18 +86,18 @@ class Windows:
     Args:
         passes: yields the batches of one pass over the data; the argument counts the passes.
         checked: makes rows of a batch.
-        rng: for the order.
+        seed: of the order, which is the same in each pass; what changes it from epoch to epoch is `Rows.order`.
     """
 
     def __init__(
         self,
         passes: Callable[[int], Iterator[Batch]],
         checked: Callable[[Batch], Rows],
-        rng: np.random.Generator,
+        seed: Sequence[int],
     ) -> None:
         self._passes = passes
         self._checked = checked
-        self._rng = rng
+        self._seed = seed
         self._kept: Rows | None = None
 
     def __call__(self, epoch: int) -> Iterator[Rows]:
@@ -106,24 +106,25 @@ class Windows:
             yield self._kept
             return
         parts: list[Rows] = []
-        n_bytes, whole = 0, True
+        n_bytes, whole, rng = 0, True, np.random.default_rng(self._seed)
         for batch in self._passes(epoch):
             with located(batch):
                 parts.append(self._checked(batch))
             n_bytes += parts[-1].n_bytes
             if n_bytes >= _WINDOW_BYTES:
-                yield self._window(parts)
+                yield self._window(parts, rng)
                 n_bytes, whole = 0, False
         if parts:
-            last = self._window(parts)
+            last = self._window(parts, rng)
             if whole:
                 self._kept = last
             yield last
 
-    def _window(self, parts: list[Rows]) -> Rows:
+    @staticmethod
+    def _window(parts: list[Rows], rng: np.random.Generator) -> Rows:
         joined = Rows.joined(parts)
         parts.clear()
-        return joined.shuffled(self._rng)
+        return joined.shuffled(rng)
 
 
 def rows_of(features: Any, labels: Floats | None, feature_dim: int) -> Rows:

@@ -77,7 +77,6 @@ class Trainer:
     Args:
         parameters: are changed.
         values: the hyperparameters.
-        rng: for the order of rows.
         hosts: the hosts of the job, which all call the same methods in turn; None if there is but one.
     """
 
@@ -85,11 +84,9 @@ class Trainer:
         self,
         parameters: Parameters,
         values: Mapping[str, Any],
-        rng: np.random.Generator,
         hosts: Rendezvous | None = None,
     ) -> None:
         self._parameters = parameters
-        self._rng = rng
         self._hosts = hosts
         self._binary = values["predictor_type"] == BINARY
         self._size = int(values["mini_batch_size"])
@@ -106,25 +103,39 @@ class Trainer:
         self._slots = np.full(len(weights), -1, np.int32)
         self._buffers = self._new_buffers(0)
 
-    def epoch(self, windows: Iterator[Rows]) -> Iterator[Array]:
-        """Make the steps of one pass over *windows*.
+    def state(self) -> dict[str, Array]:
+        """Return all that the next epoch depends on, beside rows and hyperparameters; the arrays are ours."""
+        names = ("weight_first", "factor_first", "weight_second", "factor_second")
+        parameters = self._parameters
+        return {
+            "bias": parameters.bias, "weights": parameters.weights, "factors": parameters.factors,
+            **dict(zip(names, self._moments, strict=True)),
+        }  # fmt: skip
+
+    def set_state(self, state: Mapping[str, Array]) -> None:
+        """Go on where the trainer was whose `state` this is."""
+        for name, array in self.state().items():
+            array[...] = state[name]
+
+    def epoch(self, windows: Iterator[Rows], rng: np.random.Generator) -> Iterator[Array]:
+        """Make the steps of one pass over *windows*, whose rows *rng* puts in order.
 
         Yields what the first step's rows came to, and at last those of the pass, of all hosts (see `kernels.N_SUMS`);
         the errors are those before each step.
         """
         total = np.zeros(kernels.N_SUMS)
         hosts = self._hosts
-        steps = self._alone(windows) if hosts is None else self._together(windows, hosts)
+        steps = self._alone(windows, rng) if hosts is None else self._together(windows, rng, hosts)
         for number, sums in enumerate(steps):
             total += sums[: kernels.N_SUMS]
             if number == 0:
                 yield total.copy()
         yield total
 
-    def _alone(self, windows: Iterator[Rows]) -> Iterator[Array]:
+    def _alone(self, windows: Iterator[Rows], rng: np.random.Generator) -> Iterator[Array]:
         first = True
         for rows in windows:
-            order = rows.order(self._rng)
+            order = rows.order(rng)
             for some in (order[: self._size], order[self._size :]) if first else (order,):
                 if len(some):
                     yield self._steps(rows, some)
@@ -141,9 +152,11 @@ class Trainer:
         )  # fmt: skip
         return sums
 
-    def _together(self, windows: Iterator[Rows], hosts: Rendezvous) -> Iterator[Array]:
+    def _together(
+        self, windows: Iterator[Rows], rng: np.random.Generator, hosts: Rendezvous
+    ) -> Iterator[Array]:
         share = -(-self._size // len(hosts.hosts))
-        batches = ((rows, some) for rows in windows for some in _parts(rows.order(self._rng), share))
+        batches = ((rows, some) for rows in windows for some in _parts(rows.order(rng), share))
         parameters = self._parameters
         while True:
             message = self._gradients(next(batches, None))
