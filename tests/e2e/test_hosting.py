@@ -450,6 +450,21 @@ def test_a_shadow_sees_what_the_variant_gets(flow: Flow) -> None:
         return float(sum(point["Sum"] for point in points))
 
     wait_until(lambda: refused_by_the_shadow() == 10, timeout_s=20, what="ten refusals nobody saw")
+    flow.sagemaker.create_endpoint_config(
+        EndpointConfigName="shadowed-2",
+        ProductionVariants=[variant("two", name="real")],
+        ShadowProductionVariants=[variant("one", name="shadow")],
+    )
+    policy = blue_green("CANARY", CanarySize={"Type": "CAPACITY_PERCENT", "Value": 50})
+    with Load(flow.served, "shadowed", ROW, connections=4) as load:
+        flow.sagemaker.update_endpoint(
+            EndpointName="shadowed", EndpointConfigName="shadowed-2", DeploymentConfig=policy
+        )
+        found = until_status(flow, "shadowed", "InService")
+        load.bodies.clear()
+        load.answers(20)
+    assert (set(load.statuses), set(load.bodies)) == ({200}, {"2.0"}), load.failures[:3]
+    assert [v["VariantName"] for v in found["ShadowProductionVariants"]] == ["shadow"]
     with pytest.raises(ClientError, match="one production variant and one shadow"):
         flow.sagemaker.create_endpoint_config(
             EndpointConfigName="two-shadows", ProductionVariants=[variant("one"), variant("two", name="b")],

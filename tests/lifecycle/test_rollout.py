@@ -239,3 +239,30 @@ def test_one_instance_is_enough_for_every_way() -> None:
             story.wait(2)
         assert story.status == Status.IN_SERVICE
         assert isinstance(story.run, EndpointRun)
+
+
+@pytest.mark.parametrize("rolling", [False, True])
+def test_a_shadow_goes_over_with_its_deployment(rolling: bool) -> None:
+    """Each deployment's shadow has its part of that one's requests; a step's size counts the production variant's."""
+    variants = (Variant("v", 2.0, 2), Variant("s", 1.0, 2, shadow=True))
+    story = Story(Policy())
+    story.run = create("i-0123456789ab", Deployment("one", variants), story.now)
+    story.up()
+    story.tell(
+        UpdateRequested(Deployment("two", variants), Policy(rolling=rolling, first=Size(1), wait_s=10))
+    )
+    seen = []
+    while story.status == Status.UPDATING:
+        story.up()
+        story.release()
+        (serve,) = [c for c in demands(story.run) if isinstance(c, Serve)]
+        shares = {(served.name, served.number): served.weight for served in serve.variants}
+        if len(shares) == 4:
+            seen.append((shares["v", 1], shares["s", 0], shares["s", 1]))
+        story.wait(11)
+    assert seen[0] == (0.5, 0.5, 0.5)
+    assert story.run.current is not None
+    assert [(v.name, v.wanted, v.shadow) for v in story.run.current.variants] == [
+        ("v", 2, False),
+        ("s", 2, True),
+    ]

@@ -2,7 +2,8 @@
 
 Blue/green updates start everything new, then turn traffic over in one or more turns, each watched for a while.
 Rolling updates replace some instances at a time, so that they need little more than they had. Either way the
-present deployment keeps what it needs to take everything back until the last watch is over.
+present deployment keeps what it needs to take everything back until the last watch is over. A shadow variant comes and
+goes with its deployment, and sees copies of that one's part of the traffic.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ def advance(run: EndpointRun, at: float) -> EndpointRun:
         return _promote(run, pending)
     if rollout.policy.rolling:
         return _roll(run, run.current, pending, rollout, at)
-    return replace(run, rollout=_turn(rollout, _count(pending), at))
+    has_traffic = sum(v.count for v in pending.variants if not v.shadow)
+    return replace(run, rollout=_turn(rollout, has_traffic, at))
 
 
 def take_back(run: EndpointRun, reason: str) -> EndpointRun:

@@ -49,11 +49,9 @@ def policy_of(config: Mapping[str, Any] | None, deployment: Deployment) -> Polic
     """
     if not config:
         return Policy()
-    if any(variant.shadow for variant in deployment.variants):
-        raise validation_error("DeploymentConfig cannot be used with ShadowProductionVariants.")
     alarms = (config.get("AutoRollbackConfiguration") or {}).get("Alarms") or ()
     names = tuple(alarm["AlarmName"] for alarm in alarms)
-    count = sum(variant.count for variant in deployment.variants)
+    count = sum(variant.count for variant in deployment.variants if not variant.shadow)
     rolling = config.get("RollingUpdatePolicy")
     if rolling:
         back = rolling.get("RollbackMaximumBatchSize")
