@@ -40,6 +40,52 @@ s3.put_object(Bucket=what, Key="from-inside", Body=s3.get_object(Bucket=what, Ke
 open("/opt/ml/model/weights", "w").write("w")
 """
 
+MANY = """#!/usr/bin/env python3
+import http.server, json, os, urllib.parse
+MODELS, ROOM = {}, 2
+class Models(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        path, _, query = self.path.partition("?")
+        if path == "/ping":
+            return self.answer(200, {})
+        if path == "/models":  # one on a page
+            token = dict(urllib.parse.parse_qsl(query)).get("next_page_token", "0")
+            names, at = list(MODELS), int(token)
+            page = {"models": [{"modelName": name, "modelUrl": ""} for name in names[at : at + 1]]}
+            return self.answer(200, {**page, **({"nextPageToken": str(at + 1)} if at + 1 < len(names) else {})})
+        self.answer(200 if path[8:] in MODELS else 404, {})
+    def do_DELETE(self):
+        print("unload", MODELS.pop(self.path[8:])[:1].decode(), flush=True)
+        self.answer(200, {})
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.path == "/models":
+            what = json.loads(body)
+            if what["model_name"] in MODELS:
+                return self.answer(409, {})
+            if len(MODELS) == ROOM:
+                return self.answer(507, {})
+            with open(what["url"] + "/weights", "rb") as file:
+                MODELS[what["model_name"]] = file.read()
+            print("load", MODELS[what["model_name"]].decode(), flush=True)
+            return self.answer(200, {})
+        if body == b"die":
+            os._exit(3)
+        name = self.path.split("/")[2]
+        self.answer(200, [MODELS[name].decode(), self.headers["X-Amzn-SageMaker-Target-Model"], body.decode()])
+    def answer(self, status, said):
+        body = json.dumps(said).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *_):
+        pass
+assert os.environ["SAGEMAKER_MULTI_MODEL"] == "true"
+http.server.ThreadingHTTPServer(("", 8080), Models).serve_forever()
+"""
+
 SERVE = """#!/usr/bin/env python3
 import http.server, os, sys
 class Model(http.server.BaseHTTPRequestHandler):
@@ -70,6 +116,8 @@ class Model(http.server.BaseHTTPRequestHandler):
         pass
 if os.environ.get("WHAT") == "deaf":
     sys.exit("this server does not want to")
+if os.environ.get("WHAT") == "many":
+    os.execv("/opt/program/many", ["/opt/program/many"])
 http.server.ThreadingHTTPServer(("", 8080), Model).serve_forever()
 """
 
@@ -85,7 +133,7 @@ def flow(served: Served) -> Flow:
 def image(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """An image in the registry, and not in the engine any more."""
     folder = tmp_path_factory.mktemp("image")
-    for name, text in (("train", TRAIN), ("serve", SERVE)):
+    for name, text in (("train", TRAIN), ("serve", SERVE), ("many", MANY)):
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)
     (folder / "packages").mkdir()
@@ -98,7 +146,7 @@ def image(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
                 source.parent, folder / "packages" / package, ignore=_only_some_models, dirs_exist_ok=True
             )
     (folder / "Dockerfile").write_text(
-        f"FROM {BASE}\nENV PATH=/opt/program:$PATH\nCOPY packages /opt/packages\nCOPY train serve /opt/program/\n"
+        f"FROM {BASE}\nENV PATH=/opt/program:$PATH\nCOPY packages /opt/packages\nCOPY train serve many /opt/program/\n"
     )
     ecr = served.client("ecr")
     repository = ecr.create_repository(repositoryName="own")["repository"]
@@ -169,6 +217,72 @@ def test_it_trains_with_its_roles_credentials_and_serves(flow: Flow, image: str)
     assert containers(flow.served) == []
 
 
+def test_many_models_in_one_container(flow: Flow, image: str) -> None:
+    """Room for two of three: the least recently used leaves, and what the container forgot is loaded again."""
+    flow.upload({f"many/{key}.tar.gz": archive(weights=key[-1:].encode()) for key in ("a", "b", "sub/c")})
+    flow.upload({"many/bad.tar.gz": archive(nothing=b"")})
+    flow.sagemaker.create_model(
+        ModelName="own-many",
+        ExecutionRoleArn=flow.served.role,
+        PrimaryContainer={
+            "Image": image, "Mode": "MultiModel", "ModelDataUrl": f"s3://{flow.bucket}/many/",
+            "Environment": {"WHAT": "many"},
+        },
+    )  # fmt: skip
+    flow.sagemaker.create_endpoint_config(
+        EndpointConfigName="own-many", ProductionVariants=[variant("own-many")]
+    )
+    flow.sagemaker.create_endpoint(EndpointName="own-many", EndpointConfigName="own-many")
+    try:
+        flow.wait_for_endpoint("own-many")
+
+        def ask(model: str, body: bytes = b"1") -> Any:
+            answer = flow.runtime.invoke_endpoint(EndpointName="own-many", TargetModel=model, Body=body)
+            return json.loads(answer["Body"].read())
+
+        for key in ("a", "b", "a", "sub/c", "a", "b"):
+            assert ask(f"{key}.tar.gz") == [key[-1:], f"{key}.tar.gz", "1"]
+        lines = flow.log_lines("/aws/sagemaker/Endpoints/own-many", "AllTraffic/")
+        assert [line for line in lines if line.split()[0] in ("load", "unload")] == [
+            "load a", "load b", "unload b", "load c", "unload c", "load b",
+        ]  # fmt: skip
+        for model, code, words in (
+            ("none.tar.gz", "ValidationError", "Failed to download model data"),
+            ("bad.tar.gz", "ModelError", "POST /models"),
+        ):
+            with pytest.raises(ClientError, match=words) as caught:
+                ask(model)
+            assert caught.value.response["Error"]["Code"] == code
+        stream = flow.runtime.invoke_endpoint_with_response_stream
+        with pytest.raises(flow.runtime.exceptions.ClientError, match="TargetModel must name one"):
+            stream(EndpointName="own-many", Body=b"1")
+
+        with pytest.raises(ClientError, match="connection to the container was lost"):
+            ask("a.tar.gz", b"die")
+
+        def answers(key: str) -> bool:
+            try:
+                return bool(ask(f"{key}.tar.gz")[0] == key[-1:])
+            except ClientError:
+                return False
+
+        wait_until(
+            lambda: answers("a"), timeout_s=60, what="the container is there again, and the model in it"
+        )
+        flow.served.kill()
+        flow.served.up()
+        wait_until(lambda: answers("b"), timeout_s=60, what="the instance is found again")
+        assert answers("sub/c"), "in the place of a, which this server was never asked for"
+    finally:
+        flow.delete("own-many")
+    assert containers(flow.served) == []
+
+
+def variant(model: str) -> Any:
+    return {"VariantName": "AllTraffic", "ModelName": model, "InitialInstanceCount": 1,
+            "InstanceType": "ml.m5.large"}  # fmt: skip
+
+
 def test_a_server_that_dies_is_started_again(flow: Flow, image: str) -> None:
     flow.upload({"dies/model.tar.gz": archive(weights=b"v")})
     flow.deploy("own-dies", image=image, model_data=f"s3://{flow.bucket}/dies/model.tar.gz")
@@ -200,9 +314,9 @@ def test_a_server_that_never_answers_fails_the_endpoint(flow: Flow, image: str) 
         ExecutionRoleArn=flow.served.role,
         PrimaryContainer={"Image": image, "Environment": {"WHAT": "deaf"}},
     )
-    variant = {"VariantName": "AllTraffic", "ModelName": "own-deaf", "InitialInstanceCount": 1,
-               "InstanceType": "ml.m5.large"}  # fmt: skip
-    flow.sagemaker.create_endpoint_config(EndpointConfigName="own-deaf", ProductionVariants=[variant])
+    flow.sagemaker.create_endpoint_config(
+        EndpointConfigName="own-deaf", ProductionVariants=[variant("own-deaf")]
+    )
     flow.sagemaker.create_endpoint(EndpointName="own-deaf", EndpointConfigName="own-deaf")
     with pytest.raises(WaiterError):
         flow.wait_for_endpoint("own-deaf")

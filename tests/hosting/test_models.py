@@ -156,3 +156,33 @@ async def test_an_instance_that_is_lost(gateway: Gateway, agent: Agent, models: 
     await agent.stop()
     with pytest.raises(AwsError, match=r"cannot be loaded now|No instance"):
         await asyncio.wait_for(call, 5)
+
+
+async def test_where_nothing_is_kept_a_model_leaves_with_its_last_answer(
+    gateway: Gateway, agent: Agent, models: list[Model], sink: Sink
+) -> None:
+    gateway.add_instance(REGION, NAME, "v", "i-1", f"models|{agent.address}|uncached")
+    await until_connected(gateway)
+    models[0].echo = False
+    calls = [ask(gateway, "a") for _ in range(2)]
+    number, path, name = await agent.order()
+    agent.answer(number, models[0].address.encode() + b" 2000")
+    for _ in calls:
+        at, body = await models[0].next()
+        models[0].answer(at, body)
+    await asyncio.wait_for(asyncio.gather(*calls), 5)
+    number, path, name = await agent.order()
+    assert (path, name) == ("/models/unload", "a")
+    again = ask(gateway, "a")
+    number_again, path, _ = await agent.order()
+    assert path == "/models/load"
+    agent.answer(number, b"")
+    agent.answer(number_again, models[0].address.encode())
+    at, body = await models[0].next()
+    models[0].answer(at, body)
+    await asyncio.wait_for(again, 5)
+    assert (await agent.order())[1] == "/models/unload"
+    gateway.flush()
+    await asyncio.sleep(0.1)
+    assert sorted(sink.named("ModelDownloadingTime").values) == [0.0, 2000.0]
+    assert sum(sink.named("ModelUnloadingTime").counts) >= 1

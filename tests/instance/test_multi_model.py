@@ -45,6 +45,7 @@ class Instance:
             await asyncio.wait_for(reader.readexactly(RESPONSE.size), 30)
         )
         answer = (await reader.readexactly(length - 8))[size:].decode()
+        answer = answer.partition(" ")[0] if status == 200 else answer
         writer.close()
         return status, answer
 

@@ -1,4 +1,5 @@
-"""An instance that runs the user's own container: plain HTTP/1.1 to ``/invocations``, on connections that are kept.
+"""An instance that runs the user's own container: plain HTTP/1.1 to ``/invocations`` (or the path that its address
+names), on connections that are kept.
 
 A connection carries one request at a time, since servers need not pipeline; up to `MAX_CONNECTIONS` are open at
 once, further requests wait in the link's queue. A connection that was idle for a second is not used again: servers
@@ -86,11 +87,16 @@ class HttpLink(Link):
         await self._open()
         self._task = None
 
+    @property
+    def _place(self) -> tuple[str, int]:
+        host, _, port = self.address.partition(":")[2].partition("/")[0].rpartition(":")
+        return host, int(port)
+
     async def _open(self) -> None:
-        host, _, port = self.address.partition(":")[2].rpartition(":")
+        host, port = self._place
         try:
             async with asyncio.timeout(_CONNECT_S):
-                await self._loop.create_connection(lambda: HttpConnection(self), host, int(port))
+                await self._loop.create_connection(lambda: HttpConnection(self), host, port)
         except OSError:  # TimeoutError is one
             self.connecting = self._up = False
             if self._task is None or self._task is asyncio.current_task():
@@ -151,8 +157,8 @@ class HttpLink(Link):
     def _head_of(self, head: bytes) -> bytes:
         """Return the request's lines for the head of a frame, up to the length of the body."""
         path, content_type, accept, attributes, *fields = head.split(b"\0")
-        path = b"/invocations" if path == _STREAM else path
-        place = self.address.partition(":")[2].encode()
+        place, _, own_path = self.address.partition(":")[2].encode().partition(b"/")
+        path = b"/" + own_path if own_path else b"/invocations" if path == _STREAM else path
         lines = [b"POST %b HTTP/1.1" % path, b"Host: %b" % place]
         lines += [
             b"%b: %b" % (name, value.replace(b"\r", b" ").replace(b"\n", b" "))

@@ -4,6 +4,8 @@ The instance's agent loads and unloads (paths ``/models/load`` and ``/models/unl
 and says where a loaded model answers. It never unloads by itself: it says 507 when there is no memory, and then the
 model that was not used for longest, and has nothing in flight, goes first.
 
+Where nothing is to be kept loaded (``|uncached``) a model leaves when its last request is answered.
+
 Requests wait while their model is loaded; what waits too long is told `ModelNotReadyException`.
 """
 
@@ -31,7 +33,7 @@ _MOST_WAITING: Final = 200
 
 
 class ModelsLink(Composite):
-    """The models of one instance; its address is ``models|`` and the agent's."""
+    """The models of one instance; its address is ``models|`` and the agent's, and perhaps ``|uncached``."""
 
     def __init__(
         self,
@@ -45,7 +47,9 @@ class ModelsLink(Composite):
         super().__init__(instance_id, address, owner, forget, max_in_flight, make)
         self._models: OrderedDict[str, _Model] = OrderedDict()  # the last used last
         self._leaving: list[Part] = []
-        self._agent = Part(self, "agent", address.partition("|")[2])
+        _, agent, *settings = address.split("|")
+        self._cached = "uncached" not in settings
+        self._agent = Part(self, "agent", agent)
 
     @property
     def parts(self) -> Sequence[Part]:
@@ -109,9 +113,10 @@ class ModelsLink(Composite):
         count = len(self.waiting)
         expired = super().expire(before)
         if len(self.waiting) < count:  # only the steps that are still there count
-            for model in self._models.values():
+            for model in list(self._models.values()):
                 name = model.name.encode()
                 model.in_flight = sum(step.tag == name for step in self.waiting.values())
+                self._unload_unless_cached(model)
         return expired
 
     def answered(self, part: Part, step: Step, status: int, head: bytes, body: bytes, now: float) -> None:
@@ -157,11 +162,16 @@ class ModelsLink(Composite):
         if self._models.get(model.name) is not model:
             return
         if status == 200:
-            model.part = Part(self, model.name, body.decode())
+            address, _, fetched_us = body.decode().partition(" ")
+            model.part = Part(self, model.name, address)
             waiting, model.waiting = model.waiting, []
             now, counters = monotonic(), self.owner.counters
+            fetched_s = float(fetched_us or 0) / 1e6
             counters.note("LoadedModelCount", "None", float(self.loaded))
-            counters.note("ModelLoadingTime", "Microseconds", round((now - model.since) * 1e6, -3))
+            counters.note("ModelDownloadingTime", "Microseconds", round(fetched_s * 1e6, -3))
+            counters.note(
+                "ModelLoadingTime", "Microseconds", round((now - model.since - fetched_s) * 1e6, -3)
+            )
             for step in waiting:
                 counters.note("ModelLoadingWaitTime", "Microseconds", round((now - step.began) * 1e6, -3))
                 model.part.link.send(step)
@@ -183,9 +193,19 @@ class ModelsLink(Composite):
         idle = next((m for m in self._models.values() if m.part is not None and not m.in_flight), None)
         if idle is None:
             return False
-        self._drop(idle)
-        self._tell(b"/models/unload", idle, lambda status, body: self._tell(b"/models/load", wanted))
+        self._unload(idle, lambda: self._tell(b"/models/load", wanted))
         return True
+
+    def _unload(self, model: _Model, then: Callable[[], None] = lambda: None) -> None:
+        began = monotonic()
+
+        def unloaded(status: int, body: bytes) -> None:
+            micros = round((monotonic() - began) * 1e6, -3)
+            self.owner.counters.note("ModelUnloadingTime", "Microseconds", micros)
+            then()
+
+        self._drop(model)
+        self._tell(b"/models/unload", model, unloaded)
 
     def _drop(self, model: _Model) -> None:
         self._models.pop(model.name, None)
@@ -209,6 +229,11 @@ class ModelsLink(Composite):
         model = self._models.get(step.tag.decode())
         if model is not None and model.in_flight:
             model.in_flight -= 1
+            self._unload_unless_cached(model)
+
+    def _unload_unless_cached(self, model: _Model) -> None:
+        if not self._cached and not model.in_flight and model.part is not None:
+            self._unload(model)
 
 
 class _Model:

@@ -68,6 +68,7 @@ def instance_spec(
             containers=containers if several else (),
             direct=bool(details.get("direct")),
             many=bool(details.get("multi_model")),
+            cached=details.get("model_cache", True),
         ),
         log_group=log_group(endpoint),
         log_stream=f"{variant}/{instance_id}",

@@ -1,23 +1,19 @@
 """An endpoint's instance with many models: each that is asked for is served by a model server of its own.
 
-The gateway asks over frames: ``/models/load`` with a model's name below the prefix is answered with the address of its
-server once that is ready (404: there is no such artifact; 507: there is no memory for it beside the others, so
-something must be unloaded first), ``/models/unload`` when its server has ended. Asking twice is harmless.
+The gateway says which (`ModelOrders`). A model is taken to need as much memory as the largest one has.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
-import posixpath
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Final
 
 from sagesmith.containers import ContainerError
 from sagesmith.instance._host import Host, LogShipper
+from sagesmith.instance._model_orders import Answer, LoadError, ModelOrders, model_uri, ready_address
 from sagesmith.instance._objects import DataError, split_uri
 from sagesmith.instance._serving import Serving
 from sagesmith.instance.spec import (
@@ -31,8 +27,6 @@ from sagesmith.instance.spec import (
     Unhealthy,
     Utilization,
 )
-from sagesmith_toolkit.frames import REQUEST, RESPONSE
-from sagesmith_toolkit.sockets import unix_address
 
 __all__ = ["MEMORY", "MultiModel"]
 
@@ -41,14 +35,6 @@ MEMORY: Final = "SAGESMITH_MULTI_MODEL_MEMORY_MB"
 
 _UNLOAD_S: Final = 10.0
 _GROWTH: Final = 1.0
-
-
-class LoadError(Exception):
-    """A model cannot be loaded; `status` as in HTTP."""
-
-    def __init__(self, status: int, sentence: str) -> None:
-        super().__init__(sentence)
-        self.status = status
 
 
 class MultiModel:
@@ -60,7 +46,6 @@ class MultiModel:
         self._ending = asyncio.Event()
         self._models: dict[str, _Loaded] = {}
         self._numbers = itertools.count(1)
-        self._tasks: set[asyncio.Task[None]] = set()
         self._used: dict[int, Utilization] = {}
         self._command: Command = Shutdown(_UNLOAD_S)
         megabytes = host.spec.container.environment.get(MEMORY, "")
@@ -80,43 +65,36 @@ class MultiModel:
         """Load and unload what is asked for, until told to end."""
         host = self._host
         host.check()
-        if host.own_image is not None:
-            raise ContainerError(
-                "Mode MultiModel with an image of your own is not available in Sagesmith yet; built-in algorithms' and "
-                "frameworks' images have it",
-                client_error=True,
-            )
         log = LogShipper(host.link)
         await host.prepare(log, self._ending.is_set)
         host.link.send(Stage("Starting", "Waiting for models"))
         (host.folder / "run").mkdir(exist_ok=True)
-        Path(host.socket).unlink(missing_ok=True)
-        with unix_address(host.socket) as address:
-            server = await asyncio.start_unix_server(self._serve, address)
+        orders = ModelOrders(host.socket, self.load, self.unload)
+        await orders.open()
         try:
-            host.link.send(Ready(f"models|unix:{host.socket}"))
+            host.link.send(Ready(ready_address(host.socket, cached=self._task.cached)))
             await self._ending.wait()
             for model in self._models.values():
                 model.serving.obey(self._command)
             if self._models:
                 await asyncio.wait([model.running for model in self._models.values()])
         finally:
-            server.close()
-            for task in [*self._tasks, *(model.running for model in self._models.values())]:
-                task.cancel()
+            orders.close()
+            for model in self._models.values():
+                model.running.cancel()
         return Finished()
 
     # ---- models ------------------------------------------------------------------------------------------
 
-    async def load(self, name: str) -> str:
-        """Return where the model *name* answers, once it does.
+    async def load(self, name: str) -> Answer:
+        """Return where the model *name* answers, once it does, and how long it took to fetch.
 
         Raises:
             LoadError: there is no such model, no memory for it, or it cannot be served.
         """
         model = self._models.get(name)
         if model is None:
-            uri = self._uri(name)
+            uri = model_uri(self._task.model_data, name)
             size = await asyncio.to_thread(self._size, uri)
             if name not in self._models:  # meanwhile
                 self._check_room(size)
@@ -125,7 +103,7 @@ class MultiModel:
         either: list[asyncio.Future[Any]] = [model.running, model.ready]
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if model.ready.done():
-            return model.ready.result()
+            return Answer(model.ready.result(), model.serving.fetched_s)
         if self._models.get(name) is model:
             del self._models[name]
         raise LoadError(500, _why(model.running) or f"the model {name} could not be loaded")
@@ -137,21 +115,11 @@ class MultiModel:
             model.serving.obey(Shutdown(_UNLOAD_S))
             await asyncio.wait([model.running])
 
-    def _uri(self, name: str) -> str:
-        clean = posixpath.normpath(name)
-        if not name or name.startswith("/") or clean.startswith("..") or "\0" in name:
-            raise LoadError(404, f"{name!r} is no path below the model's prefix {self._task.model_data}.")
-        return self._task.model_data.rstrip("/") + "/" + name
-
     def _size(self, uri: str) -> int:
         bucket, key = split_uri(uri)
         found = self._host.objects.head(bucket, key)
         if found is None:
-            raise LoadError(
-                404,
-                f"Failed to download model data (bucket: {bucket}, key: {key}). Please ensure that there is an object "
-                "located at the URL.",
-            )
+            raise LoadError.absent(bucket, key)
         return found.size
 
     def _check_room(self, size: int) -> None:
@@ -212,35 +180,6 @@ class MultiModel:
                 pass  # one model's affair: its link breaks, and comes back
             case _:
                 self._host.link.send(message)
-
-    # ---- frames ------------------------------------------------------------------------------------------
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, EOFError):
-            while True:
-                length, number, head_size = REQUEST.unpack(await reader.readexactly(REQUEST.size))
-                frame = await reader.readexactly(length - (REQUEST.size - 4))
-                path = frame[:head_size].partition(b"\0")[0].decode()
-                name = frame[head_size:].decode("utf-8", "replace")
-                task = asyncio.get_running_loop().create_task(self._answer(writer, number, path, name))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
-        writer.close()
-
-    async def _answer(self, writer: asyncio.StreamWriter, number: int, path: str, name: str) -> None:
-        status, text = 200, ""
-        try:
-            if path == "/models/load":
-                text = await self.load(name)
-            elif path == "/models/unload":
-                await self.unload(name)
-            elif path != "/ping":
-                status, text = 404, f"there is nothing at {path}"
-        except LoadError as error:
-            status, text = error.status, str(error)
-        head, body = b"text/plain\0", text.encode()
-        size = RESPONSE.size - 4 + len(head) + len(body)
-        writer.write(RESPONSE.pack(size, number, status, len(head)) + head + body)
 
 
 @dataclass(slots=True)

@@ -61,6 +61,7 @@ class Serving:
         self._was_ready = False
         self._deadline = 0.0
         self._address = ""
+        self.fetched_s = 0.0
 
     @property
     def hosts(self) -> list[Host]:
@@ -194,6 +195,11 @@ class Serving:
         )
 
     def _download(self) -> None:
+        began = time.monotonic()
+        self._fetch_all()
+        self.fetched_s = time.monotonic() - began
+
+    def _fetch_all(self) -> None:
         task, host = self._task, self._host
         model = host.folder / "ml" / "model"
         if task.code_uri:

@@ -40,6 +40,7 @@ from sagesmith.instance._link import Link
 from sagesmith.instance._metrics import MetricScanner
 from sagesmith.instance._multi_model import MultiModel
 from sagesmith.instance._objects import DataError, Objects
+from sagesmith.instance._own_multi_model import OwnMultiModel
 from sagesmith.instance._pipeline import Pipeline
 from sagesmith.instance._serving import Serving
 from sagesmith.instance._training import Training
@@ -204,7 +205,7 @@ def _work(host: Host) -> Work:
     if isinstance(task, TransformTask):
         return Transform(host, task)
     if task.many:
-        return MultiModel(host, task)
+        return MultiModel(host, task) if host.own_image is None else OwnMultiModel(host, task)
     return Pipeline(host, task) if task.containers else Serving(host, task)
 
 

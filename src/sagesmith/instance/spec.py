@@ -147,7 +147,7 @@ class ServingTask:
     `code_uri` is an archive of the user's code, unpacked to /opt/ml/code. `containers` are those of a model that has
     several; requests go through all of them in turn, or if `direct` to the one they name. The instance's own
     container and model are then the first one's. If `many`, `model_data` is the prefix below which the artifacts of
-    many models lie, which are loaded when they are asked for.
+    many models lie, which are loaded when they are asked for, and unless `cached` leave when they are not any more.
     """
 
     kind: ClassVar[str] = "serving"
@@ -163,6 +163,7 @@ class ServingTask:
     containers: tuple[ServedContainer, ...] = ()
     direct: bool = False
     many: bool = False
+    cached: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +276,8 @@ class Utilization:
 class Ready:
     """The model server passed its first `/ping`. *address* is ``unix:/path`` or ``tcp:host:port``, where it speaks
     frames, or ``http:host:port``; or of several containers ``serial|`` or ``direct|`` and then ``name=address`` of each,
-    with ``|`` between; or of many models ``models|`` and the address of who loads them."""
+    with ``|`` between; or of many models ``models|`` and the address of who loads them, and ``|uncached`` if each
+    is to leave when it is not asked for any more. A model of those may be at ``http:host:port/path``."""
 
     kind: ClassVar[str] = "ready"
     address: str

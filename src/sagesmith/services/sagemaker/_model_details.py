@@ -36,6 +36,8 @@ def model_details(
     }
     if many:
         details["multi_model"] = True
+        setting = (containers[0].get("MultiModelConfig") or {}).get("ModelCacheSetting")
+        details["model_cache"] = setting != "Disabled"
     if len(containers) > 1:
         details["containers"] = [
             {

@@ -8,7 +8,7 @@ from typing import Any
 from sagesmith.aws.call import Call, operation
 from sagesmith.errors import validation_error
 from sagesmith.images import Image
-from sagesmith.services.sagemaker._checks import check_unique, not_available, refuse, split_s3_uri
+from sagesmith.services.sagemaker._checks import check_unique, refuse, split_s3_uri
 from sagesmith.services.sagemaker._engine import Engine, is_page
 from sagesmith.services.sagemaker._kinds import MODEL
 
@@ -63,8 +63,6 @@ class ModelHandlers:
                 raise validation_error(
                     "A container with Mode MultiModel needs a ModelDataUrl: the prefix below which its models lie."
                 )
-            if (container.get("MultiModelConfig") or {}).get("ModelCacheSetting") == "Disabled":
-                raise not_available("MultiModelConfig.ModelCacheSetting Disabled")
         mode = (request.get("InferenceExecutionConfig") or {}).get("Mode")
         if mode == "Direct" and not all(c.get("ContainerHostname") for c in containers):
             raise validation_error(
