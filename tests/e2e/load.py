@@ -65,6 +65,7 @@ class Load:
         async with asyncio.TaskGroup() as group:
             for _ in range(self._connections):
                 group.create_task(self._connection(context))
+        await asyncio.sleep(0.01)  # the connections' transports end in the turns after
 
     async def _connection(self, context: ssl.SSLContext) -> None:
         writer: asyncio.StreamWriter | None = None
@@ -83,7 +84,7 @@ class Load:
                 self.failures.append(text)
             await asyncio.sleep(self._pause_s)
         if writer is not None:
-            writer.close()
+            writer.transport.abort()  # a farewell by TLS would take longer than the loop is there
 
 
 async def _answer(reader: asyncio.StreamReader) -> tuple[int, str]:
