@@ -187,7 +187,7 @@ class ModelServer:
         """
         path, content_type, accept, attributes, *more = head.decode().split("\0")
         fields = dict(field.partition("=")[::2] for field in more)
-        parsed = (path, content_type, accept, attributes, fields)
+        parsed = (sys.intern(path), content_type, accept, attributes, fields)
         if len(self._request_heads) >= _CACHED_HEADS:
             self._request_heads.clear()
         self._request_heads[head] = parsed
@@ -213,10 +213,10 @@ class ModelServer:
             head = buffer[at + header : body_at]
             path, content_type, accept, attributes, fields = heads.get(head) or self.parse_head(head)
             request = Request(path, content_type, accept, attributes, buffer[body_at:stop], fields)
-            if path in _OTHER_PATHS:
-                self._take_other(connection, number, request)
-            else:
+            if path == "/invocations":
                 waiting.append((connection, number, request))
+            else:
+                self._take_other(connection, number, request)
             at = stop
         else:
             if at < end:
@@ -225,7 +225,7 @@ class ModelServer:
         self._schedule()
 
     def _take_other(self, connection: _Connection, number: int, request: Request) -> None:
-        """Take a request that is not for a batch: a ping, a stream, or what is said of one."""
+        """Take a request that is no plain invocation: a ping, a stream, what is said of one, or for the predictor."""
         if request.path == "/ping":
             connection.write(self._encode(number, _PONG))
         elif request.path == STREAM:
@@ -233,12 +233,14 @@ class ModelServer:
             stream = Stream(_Streams(self, connection), lambda: self._stream(asked), connection.write, number)
             connection.streams[number] = stream
             stream.advance()
-        else:
+        elif request.path in (MORE, STOP):
             found = connection.streams.get(number)
             if found is not None and request.path == MORE:
                 found.more(SIZE.unpack(request.body)[0])
             elif found is not None:
                 found.stop()
+        else:
+            self._waiting.append((connection, number, request))
 
     # ---- streams ---------------------------------------------------------------------------------------
 
@@ -401,7 +403,6 @@ class _Connection(asyncio.Protocol):
 
 
 _PONG = Response(200, "text/plain", b"")
-_OTHER_PATHS = frozenset(("/ping", STREAM, MORE, STOP))
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
