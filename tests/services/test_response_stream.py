@@ -246,6 +246,26 @@ async def flushed(stand: Stand) -> None:
         await asyncio.sleep(0.01)
 
 
+def test_a_fault_of_ours_is_the_last_event(
+    runtime: Any,
+    running: Running,
+    author: Author,
+    stand: Stand,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fails(part: bytes) -> Iterator[bytes]:
+        raise KeyError("ours")
+
+    monkeypatch.setattr("sagesmith.services.sagemaker_runtime._stream_route.payload_parts", fails)
+    author.go.release(3)
+    with pytest.raises(EventStreamError, match="Try the request again") as caught:
+        payloads(invoke(runtime, b"hi"))
+    assert caught.value.response["Error"]["Code"] == "InternalStreamFailure"
+    assert "KeyError: 'ours'" in caplog.text
+    running.run(nothing_in_flight(stand))
+
+
 def test_a_stream_that_takes_too_long_breaks_off(runtime: Any, author: Author) -> None:
     author.go.release()
     events = iter(invoke(runtime, b"hi")["Body"])

@@ -142,6 +142,9 @@ class _Streamed(Stream):
         else:
             if record is not None:
                 record.end(headers)
+        finally:  # whatever ends the answer ends the model's work
+            if self._exchange.gone is not None:
+                self._exchange.gone()
 
 
 def payload_parts(part: bytes) -> Iterator[bytes]:
