@@ -5,7 +5,7 @@ two things: `train` runs a training job, `load_predictor` makes a model server's
 are *streaming*: a state of fixed size takes batches (`update`) and other hosts' states (`merge`), and `finalize`
 makes the model of it; the job around that is the same for all of them (see `training`).
 
-Each is also an estimator in scikit-learn's sense: ``KMeans(k=3).fit(X).predict(X)``.
+Each is also an estimator in scikit-learn's sense: ``KMeans(k=3).fit(X).predict(X)`` (see `estimator`).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sagesmith_algorithms.errors import CustomerError, DataError
-from sagesmith_algorithms.formats.batch import Batch, Floats
-from sagesmith_algorithms.hyperparameters import Hyperparameters
+from sagesmith_algorithms.estimator import Estimator, as_features, check_features
+from sagesmith_algorithms.formats.batch import Batch, Floats, Origin, located
 
 if TYPE_CHECKING:
     from sagesmith_toolkit.environment import Environment
@@ -53,14 +53,9 @@ class Metric:
         return {"Name": self.name, "Regex": self.regex}
 
 
-class Algorithm(ABC):
-    """What every built-in algorithm declares and does.
+class Algorithm(Estimator, ABC):
+    """What every built-in algorithm declares and does."""
 
-    Hyperparameters are given to the constructor under SageMaker's names and are checked when they are used.
-    """
-
-    name: ClassVar[str]
-    hyperparameters: ClassVar[Hyperparameters]
     channels: ClassVar[tuple[ChannelKind, ...]]
     request_types: ClassVar[tuple[str, ...]]
     response_types: ClassVar[tuple[str, ...]]
@@ -68,9 +63,6 @@ class Algorithm(ABC):
     takes_sparse: ClassVar[bool] = False  # whether `infer` takes CSR as it is
     compiles: ClassVar[bool] = False  # whether its libraries include Numba
     metrics: ClassVar[tuple[Metric, ...]] = ()
-
-    def __init__(self, **hyperparameters: Any) -> None:
-        self._given = {_declared_name(name): value for name, value in hyperparameters.items()}
 
     @classmethod
     @abstractmethod
@@ -86,7 +78,7 @@ class Algorithm(ABC):
     def load_predictor(cls, model_dir: Path, environ: Mapping[str, str]) -> Predictor:
         """Return what answers requests with the model in *model_dir*."""
 
-    @classmethod  # noqa: B027 - most algorithms need nothing
+    @classmethod
     def load_libraries(cls) -> None:
         """Import the libraries of a job or model server, for a process that does nothing else."""
 
@@ -123,20 +115,6 @@ class Algorithm(ABC):
             text = "; ".join(faults)
             raise CustomerError(text[0].upper() + text[1:] + ".")
 
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the hyperparameters as given (scikit-learn's convention)."""
-        del deep
-        return {_python_name(name): value for name, value in self._given.items()}
-
-    def set_params(self, **hyperparameters: Any) -> Self:
-        """Change hyperparameters (scikit-learn's convention)."""
-        self._given.update({_declared_name(name): value for name, value in hyperparameters.items()})
-        return self
-
-    def __repr__(self) -> str:
-        words = ", ".join(f"{name}={value!r}" for name, value in self.get_params().items())
-        return f"{type(self).__name__}({words})"
-
 
 class StreamingAlgorithm(Algorithm):
     """An algorithm whose state has a fixed size, so that data may exceed memory and hosts can share the work."""
@@ -151,6 +129,22 @@ class StreamingAlgorithm(Algorithm):
         Raises:
             DataError: it does not fit the hyperparameters, or holds values that are not finite.
         """
+
+    def take(self, rows: Floats, labels: Any = None, size: int = 0) -> None:
+        """Take in *rows* and *labels* as batches of *size* rows, or as one. Faults name the row of X.
+
+        Raises:
+            DataError: see `update`.
+        """
+        y = None if labels is None else np.asarray(labels, np.float32)
+        if y is not None and y.shape != (len(rows),):
+            raise DataError(f"y must be of shape ({len(rows)},), a label for each row of X, not {y.shape}")
+        for start in range(0, len(rows), size or max(len(rows), 1)):
+            part = slice(start, start + size if size else len(rows))
+            origin = Origin("X", start + 1, len(rows[part]))
+            batch = Batch(rows[part], None if y is None else y[part], origins=(origin,))
+            with located(batch):
+                self.update(batch)
 
     @abstractmethod
     def state(self) -> dict[str, npt.NDArray[Any]]:
@@ -217,46 +211,3 @@ class StreamingAlgorithm(Algorithm):
         from sagesmith_algorithms.serving import StreamingPredictor
 
         return StreamingPredictor(cls.load(model_dir), environ)
-
-
-def as_features(values: Any) -> Floats:
-    """Return *values* as a float32 matrix, as estimators take it.
-
-    Raises:
-        ValueError: it is not two-dimensional.
-    """
-    features = np.asarray(values, np.float32)
-    if features.ndim != 2:
-        raise ValueError(f"X must be two-dimensional (n_samples, n_features), not of shape {features.shape}")
-    return features
-
-
-def check_features(features: Floats, feature_dim: int, algorithm: str) -> None:
-    """Raise `DataError`, which names the row, unless *features* has *feature_dim* columns and finite values only."""
-    if features.shape[1] != feature_dim:
-        raise DataError(
-            f"rows have {features.shape[1]} features, but feature_dim is {feature_dim}; change one of them",
-            row=0,
-        )
-    with np.errstate(all="ignore"):  # one product is the quickest look at all values
-        sums = np.ones(len(features), np.float32) @ features
-    if not np.isfinite(sums).all():
-        finite = np.isfinite(features)
-        if not finite.all():
-            row, column = (int(i) for i in np.argwhere(~finite)[0])
-            raise DataError(
-                f"feature {column + 1} is missing or infinite; {algorithm} needs a finite number in every place. "
-                "Fill the gap or remove the row",
-                row=row,
-            )
-
-
-_RESERVED = {"lambda_": "lambda"}
-
-
-def _declared_name(name: str) -> str:
-    return _RESERVED.get(name, name)
-
-
-def _python_name(name: str) -> str:
-    return next((python for python, declared in _RESERVED.items() if declared == name), name)

@@ -48,6 +48,8 @@ class KMeans(StreamingAlgorithm):
     """
 
     name = "kmeans"
+    kind = "clusterer"
+    fitted = "cluster_centers_"
     title = "AWS/KMeansWebscale"
     hyperparameters = Hyperparameters(
         Number(name="k", required=True, integer=True, low=1, tunable=False, doc="Number of clusters."),
@@ -104,11 +106,10 @@ class KMeans(StreamingAlgorithm):
         del y
         features = as_features(X)
         self._reset()
-        self._given["feature_dim"] = features.shape[1]
+        self._values, self._of_data = {}, {"feature_dim": features.shape[1]}
         size = self._parsed()["mini_batch_size"]
         for _ in range(self._parsed()["epochs"]):
-            for start in range(0, len(features), size):
-                self.update(Batch(features[start : start + size]))
+            self.take(features, size=size)
         self.finalize()
         self.labels_, distances = self._assign(features)
         self.inertia_ = float(distances.sum(dtype=np.float64))
@@ -116,14 +117,19 @@ class KMeans(StreamingAlgorithm):
 
     def predict(self, X: Any) -> npt.NDArray[np.intp]:  # noqa: N803
         """Return the cluster of each row of *X*."""
-        return self._assign(as_features(X))[0]
+        return self._assign(self._features(X))[0]
 
     def transform(self, X: Any) -> Floats:  # noqa: N803
         """Return the distances of each row of *X* to all centers, (n_samples, k)."""
-        features = as_features(X)
+        features = self._features(X)
         squared = [((features - center) ** 2).sum(axis=1) for center in self.cluster_centers_]
         distances: Floats = np.sqrt(np.stack(squared, axis=1))
         return distances
+
+    def score(self, X: Any, y: Any = None) -> float:  # noqa: N803
+        """Return the negative sum of squared distances of the rows of *X* to their centers."""
+        del y
+        return -float(self._assign(self._features(X))[1].sum(dtype=np.float64))
 
     @property
     def n_features_in_(self) -> int:
@@ -240,7 +246,7 @@ class KMeans(StreamingAlgorithm):
     # ---- inside ----
 
     def _reset(self) -> None:
-        self._rng = np.random.default_rng(self.seed)
+        self._rng: np.random.Generator | None = None
         self._centers: Floats | None = None
         self._weights: npt.NDArray[np.float64] = np.empty(0)
         self._shift: Floats = np.empty(0, np.float32)
@@ -252,13 +258,13 @@ class KMeans(StreamingAlgorithm):
 
     def _parsed(self) -> dict[str, Any]:
         if not self._values:
-            self._values = self.hyperparameters.parse(self._given)
+            self._values = self.hyperparameters.parse(self._all_given())
         return self._values
 
-    def set_params(self, **hyperparameters: Any) -> Self:
-        """Change hyperparameters (scikit-learn's convention)."""
-        self._values = {}
-        return super().set_params(**hyperparameters)
+    def _random(self) -> np.random.Generator:
+        if self._rng is None:
+            self._rng = np.random.default_rng(self.seed)
+        return self._rng
 
     def _n_extra_centers(self) -> int:
         values = self._parsed()
@@ -286,9 +292,11 @@ class KMeans(StreamingAlgorithm):
         self._shift = features.mean(axis=0, dtype=np.float64).astype(np.float32)
         shifted = features - self._shift
         if self._parsed()["init_method"] == "kmeans++":
-            centers = clustering.kmeans_plus_plus(shifted, np.ones(len(shifted)), n_centers, rng=self._rng)
+            centers = clustering.kmeans_plus_plus(
+                shifted, np.ones(len(shifted)), n_centers, rng=self._random()
+            )
         else:
-            centers = shifted[self._rng.choice(len(shifted), n_centers, replace=False)]
+            centers = shifted[self._random().choice(len(shifted), n_centers, replace=False)]
         self._centers = centers
         self._weights = np.zeros(n_centers)
         self._follow(features, centers)
@@ -334,7 +342,7 @@ class KMeans(StreamingAlgorithm):
                 tol=values["local_lloyd_tol"],
             )
 
-        results = side_by_side(reduce, self._rng.spawn(n_trials))
+        results = side_by_side(reduce, self._random().spawn(n_trials))
         return min(results, key=lambda result: result[1])[0]
 
     def _assign(self, features: Floats) -> tuple[npt.NDArray[np.intp], Floats]:

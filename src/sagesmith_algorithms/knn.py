@@ -64,6 +64,7 @@ class KNN(StreamingAlgorithm):
     """
 
     name = "knn"
+    fitted = "_index"
     title = "AWS/KNN"
     hyperparameters = Hyperparameters(
         Number(name="feature_dim", required=True, integer=True, low=1, doc="Number of features."),
@@ -119,25 +120,35 @@ class KNN(StreamingAlgorithm):
         features = as_features(X)
         self._reset()
         self._values = {}
-        self._given["feature_dim"] = features.shape[1]
-        self._given.setdefault("sample_size", max(len(features), 1))
-        self.update(Batch(features, np.asarray(y, np.float32)))
+        self._of_data = {"feature_dim": features.shape[1], "sample_size": max(len(features), 1)}
+        self.take(features, y)
         self.finalize()
         return self
 
     def kneighbors(self, X: Any) -> tuple[Floats, npt.NDArray[np.intp]]:  # noqa: N803
         """Return the distances of the neighbors of each row of *X*, (n_samples, k), and their indices in the sample."""
-        found, distances = self._index.search(self._moved(as_features(X)), self._parsed()["k"])
-        return distances, found
+        return self._neighbors(self._features(X))
 
     def predict(self, X: Any) -> Floats:  # noqa: N803
         """Return the label of each row of *X*."""
-        labels: Floats = self.infer(as_features(X), {})["predicted_label"]
+        labels: Floats = self.infer(self._features(X), {})["predicted_label"]
         return labels
+
+    def score(self, X: Any, y: Any) -> float:  # noqa: N803
+        """Return the accuracy of a classifier on *X* with the labels *y*, R squared of a regressor."""
+        return self._score(X, y)
+
+    @property
+    def classes_(self) -> Floats:
+        """The labels of the rows that are kept."""
+        self.check_fitted()
+        classes: Floats = np.unique(self._labels)
+        return classes
 
     @property
     def n_features_in_(self) -> int:
         """The number of features of the model."""
+        self.check_fitted()
         return int(self._parsed()["feature_dim"])
 
     # ---- streaming ----
@@ -187,7 +198,7 @@ class KNN(StreamingAlgorithm):
 
     def infer(self, features: Floats, options: Mapping[str, str]) -> dict[str, npt.NDArray[Any]]:
         """Return the labels; with ``verbose=true``, also the neighbors' distances and labels."""
-        distances, found = self.kneighbors(features)
+        distances, found = self._neighbors(features)
         labels = self._labels[found]
         columns: dict[str, npt.NDArray[Any]] = {"predicted_label": self._answers(labels)}
         if options.get("verbose", "").lower() == "true":
@@ -257,13 +268,8 @@ class KNN(StreamingAlgorithm):
 
     def _parsed(self) -> dict[str, Any]:
         if not self._values:
-            self._values = self.hyperparameters.parse(self._given)
+            self._values = self.hyperparameters.parse(self._all_given())
         return self._values
-
-    def set_params(self, **hyperparameters: Any) -> Self:
-        """Change hyperparameters (scikit-learn's convention)."""
-        self._values = {}
-        return super().set_params(**hyperparameters)
 
     def _add(self, rows: Floats, labels: Floats, keys: npt.NDArray[np.float64]) -> None:
         self._parts.append((rows, labels, keys))
@@ -311,6 +317,10 @@ class KNN(StreamingAlgorithm):
 
     def _moved(self, features: Floats) -> Floats:
         return self._normalized(self._reduced(np.ascontiguousarray(features)))
+
+    def _neighbors(self, features: Floats) -> tuple[Floats, npt.NDArray[np.intp]]:
+        found, distances = self._index.search(self._moved(features), self._parsed()["k"])
+        return distances, found
 
     def _answers(self, labels: Floats) -> Floats:
         """Return the mean of the neighbors' *labels* (n_samples, k), or the most frequent; of several, the nearest's."""

@@ -61,6 +61,8 @@ class PCA(StreamingAlgorithm):
     """
 
     name = "pca"
+    kind = "transformer"
+    fitted = "components_"
     title = "PCA"
     hyperparameters = Hyperparameters(
         Number(name="num_components", required=True, integer=True, low=1, doc="Components to compute."),
@@ -104,20 +106,19 @@ class PCA(StreamingAlgorithm):
         features = as_features(X)
         self._reset()
         self._values = {}
-        self._given["feature_dim"] = features.shape[1]
-        self._given.setdefault("mini_batch_size", _GROUP_ROWS)
+        self._of_data = {"feature_dim": features.shape[1], "mini_batch_size": _GROUP_ROWS}
         size = self._parsed()["mini_batch_size"]
-        for start in range(0, len(features), size):
-            self.update(Batch(features[start : start + size]))
+        self.take(features, size=size)
         self.finalize()
         return self
 
     def transform(self, X: Any) -> Floats:  # noqa: N803
         """Return the components of each row of *X*, (n_samples, num_components), the largest variance first."""
-        return self._projected(as_features(X))
+        return self._projected(self._features(X))
 
     def inverse_transform(self, X: Any) -> Floats:  # noqa: N803
         """Return the rows that `transform` made *X* of, as far as the components tell."""
+        self.check_fitted()
         rows: Floats = as_features(X) @ self.components_ + self.mean_
         return rows
 
@@ -250,11 +251,6 @@ class PCA(StreamingAlgorithm):
         model.mean_ = np.zeros(len(v), np.float32) if mean is None else mean.reshape(-1).astype(np.float32)
         return model
 
-    def set_params(self, **hyperparameters: Any) -> Self:
-        """Change hyperparameters (scikit-learn's convention)."""
-        self._values = {}
-        return super().set_params(**hyperparameters)
-
     # ---- inside ----
 
     def _reset(self) -> None:
@@ -267,7 +263,7 @@ class PCA(StreamingAlgorithm):
 
     def _parsed(self) -> dict[str, Any]:
         if not self._values:
-            self._values = self.hyperparameters.parse(self._given)
+            self._values = self.hyperparameters.parse(self._all_given())
         return self._values
 
     def _projected(self, features: Floats) -> Floats:

@@ -24,7 +24,7 @@ def test_four_corners_worked_by_hand() -> None:
     np.testing.assert_allclose(sorted(model.cluster_centers_.tolist()), [[0, 1], [10, 1]])
     assert model.inertia_ == pytest.approx(4.0)
     np.testing.assert_allclose(model.transform(np.array([[10, 1]])).min(axis=1), [0], atol=1e-6)
-    assert model.get_params() == {"k": 2, "feature_dim": 2}
+    assert model.get_params() == {"k": 2, "seed": 0}
 
 
 def test_inertia_on_iris_is_that_of_scikit_learn() -> None:

@@ -135,8 +135,8 @@ def test_few_documents_and_many_topics(n_documents: int) -> None:
 @pytest.mark.parametrize(
     ("options", "data", "message"),
     [
-        ({}, [[1.0, 2.0], [1.0, -2.0]], "row 2: word 1 has the count -2"),
-        ({}, [[np.nan, 2.0]], "row 1: there are missing"),
+        ({}, [[1.0, 2.0], [1.0, -2.0]], "X, record 2: word 1 has the count -2"),
+        ({}, [[np.nan, 2.0]], "X, record 1: there are missing"),
         ({}, [[0.0, 0.0]], "all documents of the channel 'train' are empty"),
         ({}, np.empty((0, 3)), "there is no row"),
         ({"num_topics": 0}, [[1.0]], "'num_topics': expected an integer at least 1"),

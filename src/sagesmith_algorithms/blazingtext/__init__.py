@@ -51,6 +51,7 @@ class BlazingText(Algorithm):
     """
 
     name = "blazingtext"
+    fitted = "_model"
     title = "AWS/BlazingText"
     hyperparameters = Hyperparameters(
         Text(name="mode", required=True, choices=_MODES, tunable=True, doc="What is learned, and how."),
@@ -156,14 +157,9 @@ class BlazingText(Algorithm):
 
     @property
     def model(self) -> Model:
-        """The trained model.
-
-        Raises:
-            CustomerError: there is none yet.
-        """
-        if self._model is None:
-            raise CustomerError("This model is not trained yet; call fit first.")
-        return self._model
+        """The trained model."""
+        model: Model = self._fitted_part()
+        return model
 
     # ---- model and job ----
 
@@ -173,7 +169,7 @@ class BlazingText(Algorithm):
 
     def parsed(self) -> dict[str, Any]:
         """Return the hyperparameters' values."""
-        return self.check(self._given)
+        return self.check(self._all_given())
 
     @classmethod
     def check(cls, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from sagesmith_algorithms.factorization_machines import artifact
 from sagesmith_algorithms.factorization_machines.hyperparameters import BINARY, HYPERPARAMETERS, REGRESSOR
 from sagesmith_algorithms.factorization_machines.metrics import metrics_of, sums_of
 from sagesmith_algorithms.formats import content_type as types
-from sagesmith_algorithms.formats.batch import Batch, Floats
+from sagesmith_algorithms.formats.batch import Batch, Floats, Origin
 
 if TYPE_CHECKING:
     from sagesmith_algorithms.factorization_machines.rows import Rows
@@ -49,6 +49,7 @@ class FactorizationMachines(StreamingAlgorithm):
     """
 
     name = "factorization-machines"
+    fitted = "_parameters"
     title = "factorization-machines"
     hyperparameters = HYPERPARAMETERS
     channels = (ChannelKind("train", _FORMATS, required=True), ChannelKind("test", _FORMATS))
@@ -105,11 +106,11 @@ class FactorizationMachines(StreamingAlgorithm):
                 f"y must be of shape ({features.shape[0]},), a label for each row, not {labels.shape}"
             )
         self._values = {}
-        self._given["feature_dim"] = features.shape[1]
+        self._of_data = {"feature_dim": features.shape[1]}
         values = self._parsed()
 
         def one_pass(_: int) -> Iterator[Batch]:
-            yield Batch(features, labels)
+            yield Batch(features, labels, origins=(Origin("X", 1, len(labels)),))
 
         windows = Windows(one_pass, self.rows_of, self.order(0))
         trainer = Trainer(self.begin(), values)
@@ -121,8 +122,7 @@ class FactorizationMachines(StreamingAlgorithm):
 
     def decision_function(self, X: Any) -> Floats:  # noqa: N803
         """Return the score of each row, before any sigmoid."""
-        features = X.tocsr() if hasattr(X, "tocsr") else as_features(X)
-        return self._scores(features)
+        return self._scores(X.tocsr() if hasattr(X, "tocsr") else self._features(X))
 
     def predict(self, X: Any) -> Array:  # noqa: N803
         """Return the class, or the number, of each row of *X*."""
@@ -133,6 +133,15 @@ class FactorizationMachines(StreamingAlgorithm):
         """Return the probability of each class, (n_samples, 2)."""
         ones = _sigmoid(self.decision_function(X))
         return np.stack([1 - ones, ones], axis=1)
+
+    def score(self, X: Any, y: Any) -> float:  # noqa: N803
+        """Return the accuracy of a classifier on *X* with the labels *y*, R squared of a regressor."""
+        return self._score(X, y)
+
+    @property
+    def classes_(self) -> npt.NDArray[np.int64]:
+        """The labels of a classifier."""
+        return np.arange(2)
 
     @property
     def bias_(self) -> float:
@@ -282,9 +291,8 @@ class FactorizationMachines(StreamingAlgorithm):
     # ---- inside ----
 
     def _fitted(self) -> Parameters:
-        if self._parameters is None:
-            raise DataError("there is no model yet; give it rows first")
-        return self._parameters
+        parameters: Parameters = self._fitted_part()
+        return parameters
 
     def _scores(self, features: Any) -> Floats:
         from sagesmith_algorithms.factorization_machines.rows import rows_of
@@ -295,13 +303,8 @@ class FactorizationMachines(StreamingAlgorithm):
 
     def _parsed(self) -> dict[str, Any]:
         if not self._values:
-            self._values = self.hyperparameters.parse(self._given)
+            self._values = self.hyperparameters.parse(self._all_given())
         return self._values
-
-    def set_params(self, **hyperparameters: Any) -> Self:
-        """Change hyperparameters (scikit-learn's convention)."""
-        self._values = {}
-        return super().set_params(**hyperparameters)
 
 
 def _sigmoid(scores: Array) -> Floats:

@@ -47,6 +47,8 @@ class IPInsights(Algorithm):
     """
 
     name = "ipinsights"
+    kind = "outlier_detector"
+    fitted = "_network"
     title = "AWS/IPInsights"
     hyperparameters = Hyperparameters(
         Number(name="num_entity_vectors", required=True, integer=True, low=1, high=250_000_000, tunable=True,
@@ -127,14 +129,9 @@ class IPInsights(Algorithm):
 
     @property
     def network(self) -> Network:
-        """The trained network.
-
-        Raises:
-            CustomerError: there is none yet.
-        """
-        if self._network is None:
-            raise CustomerError("This model is not trained yet; call fit first.")
-        return self._network
+        """The trained network."""
+        network: Network = self._fitted_part()
+        return network
 
     @property
     def n_vectors(self) -> int:
@@ -160,7 +157,7 @@ class IPInsights(Algorithm):
 
     def parsed(self) -> dict[str, Any]:
         """Return the hyperparameters' values."""
-        return self.hyperparameters.parse(self._given)
+        return self.hyperparameters.parse(self._all_given())
 
     def save(self, folder: Path) -> None:
         """Write ``model_algo-1``, a NumPy archive: ``numpy.load("model_algo-1")``.

@@ -18,7 +18,7 @@ from sagesmith_algorithms.base import Algorithm, ChannelKind, Metric
 from sagesmith_algorithms.errors import CustomerError, DataError
 from sagesmith_algorithms.formats import content_type as types
 from sagesmith_algorithms.formats import mxnet
-from sagesmith_algorithms.formats.batch import Batch, Floats, located
+from sagesmith_algorithms.formats.batch import Batch, Floats, Origin, located
 from sagesmith_algorithms.hyperparameters import Hyperparameters, Number
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ class LDA(Algorithm):
     """
 
     name = "lda"
+    kind = "transformer"
+    fitted = "components_"
     title = "AWS/LDA"
     hyperparameters = Hyperparameters(
         Number(name="num_topics", required=True, integer=True, low=1, tunable=True, doc="Topics to find."),
@@ -84,8 +86,7 @@ class LDA(Algorithm):
 
         del y
         counts = _counts(X)
-        self._given["feature_dim"] = counts.shape[1]
-        self._given.setdefault("mini_batch_size", max(counts.shape[0], 1))
+        self._of_data = {"feature_dim": counts.shape[1], "mini_batch_size": max(counts.shape[0], 1)}
         self.adopt(fit(_corpus(counts), self.parsed(), np.random.default_rng(self.seed)))
         return self
 
@@ -135,7 +136,7 @@ class LDA(Algorithm):
 
     def parsed(self) -> dict[str, Any]:
         """Return the hyperparameters' values."""
-        return self.hyperparameters.parse(self._given)
+        return self.hyperparameters.parse(self._all_given())
 
     def save(self, folder: Path) -> None:
         """Write ``model_algo-1``: alpha and beta as an MXNet file of arrays, as AWS's algorithm does.
@@ -189,7 +190,7 @@ def _counts(values: Any, feature_dim: int = 0) -> Any:
     matrix = values if hasattr(values, "tocsr") else np.asarray(values, np.float32)
     if matrix.ndim != 2:
         raise ValueError(f"X must be two-dimensional (n_documents, n_words), not of shape {matrix.shape}")
-    batch = Batch(matrix)
+    batch = Batch(matrix, origins=(Origin("X", 1, matrix.shape[0]),))
     with located(batch):
         return as_counts(batch, feature_dim or matrix.shape[1])
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from sagesmith_algorithms.base import Algorithm, ChannelKind, as_features
 from sagesmith_algorithms.errors import CustomerError
 from sagesmith_algorithms.formats import content_type as types
-from sagesmith_algorithms.formats.batch import Batch
+from sagesmith_algorithms.formats.batch import Batch, Origin
 from sagesmith_algorithms.linear_learner import artifact
 from sagesmith_algorithms.linear_learner.hyperparameters import BINARY, HYPERPARAMETERS, MULTICLASS
 from sagesmith_algorithms.linear_learner.trainer import Fitted
@@ -46,6 +46,7 @@ class LinearLearner(Algorithm):
     """
 
     name = "linear-learner"
+    fitted = "coef_"
     title = "Linear Learner"
     hyperparameters = HYPERPARAMETERS
     channels = (
@@ -91,18 +92,29 @@ class LinearLearner(Algorithm):
 
     def decision_function(self, X: Any) -> npt.NDArray[np.float64]:  # noqa: N803
         """Return the linear scores of each row, (n_samples,) or (n_samples, n_classes)."""
-        scores = np.asarray(X @ self.coef_.T) + self.intercept_
+        self.check_fitted()
+        rows = X if hasattr(X, "tocsr") else self._features(X)
+        scores = np.asarray(rows @ self.coef_.T) + self.intercept_
         return scores[:, 0] if len(self.intercept_) == 1 else scores
 
     def predict_proba(self, X: Any) -> npt.NDArray[np.float64]:  # noqa: N803
         """Return the probability of each class, (n_samples, n_classes)."""
-        scores = self.infer(_as_rows(X), {})["score"]
+        scores = self.columns(self.decision_function(X))["score"]
         return scores if scores.ndim == 2 else np.stack([1 - scores, scores], axis=1)
 
     def predict(self, X: Any) -> npt.NDArray[Any]:  # noqa: N803
         """Return the class, or the number, of each row."""
-        found = self.infer(_as_rows(X), {})
+        found = self.columns(self.decision_function(X))
         return found.get("predicted_label", found["score"])
+
+    def score(self, X: Any, y: Any) -> float:  # noqa: N803
+        """Return the accuracy of a classifier on *X* with the labels *y*, R squared of a regressor."""
+        return self._score(X, y)
+
+    @property
+    def classes_(self) -> npt.NDArray[np.int64]:
+        """The labels of a classifier."""
+        return np.arange(max(len(self.coef_), 2))
 
     @property
     def n_features_in_(self) -> int:
@@ -112,7 +124,8 @@ class LinearLearner(Algorithm):
     def infer(self, features: Any, options: Mapping[str, str]) -> dict[str, npt.NDArray[Any]]:
         """Return the columns of a response: ``score``, and ``predicted_label`` of classifiers."""
         del options
-        return self.columns(self.decision_function(features))
+        scores = np.asarray(features @ self.coef_.T) + self.intercept_
+        return self.columns(scores[:, 0] if len(self.intercept_) == 1 else scores)
 
     def columns(self, scores: npt.NDArray[np.float64]) -> dict[str, npt.NDArray[Any]]:
         """Return the columns of a response of linear *scores*."""
@@ -166,7 +179,7 @@ class LinearLearner(Algorithm):
 
     def parsed(self) -> dict[str, Any]:
         """Return the hyperparameters' values."""
-        values = self.hyperparameters.parse(self._given)
+        values = self.hyperparameters.parse(self._all_given())
         if str(self._given.get("_tuning_objective_metric") or ""):
             values["num_models"] = 1  # as AWS does: the tuning job tries the others
         return values
@@ -186,10 +199,6 @@ class LinearLearner(Algorithm):
         return StreamingPredictor(cls.load(model_dir), environ)
 
 
-def _as_rows(values: Any) -> Any:
-    return values if hasattr(values, "tocsr") else as_features(values)
-
-
 def _passes(features: Any, labels: Any) -> Any:
     rows = features.tocsr() if hasattr(features, "tocsr") else as_features(features)
     y = np.asarray(labels, np.float32)
@@ -199,6 +208,7 @@ def _passes(features: Any, labels: Any) -> Any:
     def one_pass(_: int) -> Iterator[Batch]:
         step = 65536
         for start in range(0, rows.shape[0], step):
-            yield Batch(rows[start : start + step], y[start : start + step])
+            part = slice(start, start + step)
+            yield Batch(rows[part], y[part], origins=(Origin("X", start + 1, len(y[part])),))
 
     return one_pass

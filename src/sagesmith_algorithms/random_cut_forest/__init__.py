@@ -48,6 +48,8 @@ class RandomCutForest(StreamingAlgorithm):
     """
 
     name = "randomcutforest"
+    kind = "outlier_detector"
+    fitted = "_forest"
     title = "RandomCutForest"
     hyperparameters = Hyperparameters(
         Number(name="feature_dim", required=True, integer=True, low=1, high=10000, doc="Number of features."),
@@ -107,8 +109,8 @@ class RandomCutForest(StreamingAlgorithm):
         features = as_features(X)
         self._reset()
         self._values = {}
-        self._given["feature_dim"] = features.shape[1]
-        self.update(Batch(features))
+        self._of_data = {"feature_dim": features.shape[1]}
+        self.take(features)
         self.finalize()
         scores = self.infer(features, {})["score"]
         self.threshold_ = float(scores.mean(dtype=np.float64) + 3 * scores.std(dtype=np.float64))
@@ -116,11 +118,11 @@ class RandomCutForest(StreamingAlgorithm):
 
     def score_samples(self, X: Any) -> Floats:  # noqa: N803
         """Return the negative anomaly score of each row: the less, the more abnormal (scikit-learn's convention)."""
-        return -self._scores(as_features(X))
+        return -self._scores(self._features(X))
 
     def decision_function(self, X: Any) -> Floats:  # noqa: N803
         """Return how far the anomaly score of each row is below the threshold."""
-        return np.float32(self.threshold_) - self._scores(as_features(X))
+        return np.float32(self.threshold_) - self._scores(self._features(X))
 
     def predict(self, X: Any) -> npt.NDArray[np.int64]:  # noqa: N803
         """Return -1 for rows above the threshold, 1 for the others."""
@@ -264,13 +266,8 @@ class RandomCutForest(StreamingAlgorithm):
 
     def _parsed(self) -> dict[str, Any]:
         if not self._values:
-            self._values = self.hyperparameters.parse(self._given)
+            self._values = self.hyperparameters.parse(self._all_given())
         return self._values
-
-    def set_params(self, **hyperparameters: Any) -> Self:
-        """Change hyperparameters (scikit-learn's convention)."""
-        self._values = {}
-        return super().set_params(**hyperparameters)
 
     def _n_samples(self) -> int:
         values = self._parsed()
@@ -296,9 +293,8 @@ class RandomCutForest(StreamingAlgorithm):
         return rows[chosen], keys[chosen]
 
     def _grown(self) -> Forest:
-        if self._forest is None:
-            raise DataError("there is no forest yet; give it rows first")
-        return self._forest
+        forest: Forest = self._fitted_part()
+        return forest
 
     def _scores(self, features: Floats) -> Floats:
         return self._grown().scores(features)

@@ -60,6 +60,7 @@ class XGBoost(Algorithm):
     """
 
     name = "xgboost"
+    fitted = "booster_"
     hyperparameters = HYPERPARAMETERS
     channels = (
         ChannelKind("train", _FORMATS, required=True),
@@ -91,7 +92,7 @@ class XGBoost(Algorithm):
         from sagesmith_algorithms.xgboost.training import boost
         from sagesmith_toolkit.environment import cpu_count
 
-        values = self.hyperparameters.parse(self._given)
+        values = self.hyperparameters.parse(self._all_given())
         n_threads = int(values.get("nthread", cpu_count()))
         batches = {"train": _batch(X, y, sample_weight)}
         if eval_set is not None:
@@ -109,7 +110,13 @@ class XGBoost(Algorithm):
         """Return what the objective predicts for each row of *X*."""
         from xgboost import DMatrix
 
-        result: Floats = self.booster_.predict(DMatrix(as_features(X), missing=np.nan))
+        self.check_fitted()
+        features = X if hasattr(X, "tocsr") else as_features(X)
+        if features.shape[1] != self.n_features_in_:
+            raise DataError(
+                f"X has {features.shape[1]} features, but XGBoost is expecting {self.n_features_in_} features as input"
+            )
+        result: Floats = self.booster_.predict(DMatrix(features, missing=np.nan))
         return result
 
     @classmethod
