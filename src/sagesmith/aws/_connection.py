@@ -3,6 +3,10 @@
 httptools calls back for each part of a request. When its headers are complete the server plans it: who will
 take it, how large it may be, whether its body streams. It begins when its body is here (or, if it
 streams, at once) and when all requests before it on this connection are answered.
+
+What clients send is read into one buffer that all connections share: a piece is parsed before the next is read,
+and the parser copies what is to be kept. Left to itself, uvloop makes 256 kB of fresh memory for every read of a TLS
+connection, which costs more than all the rest of an invocation.
 """
 
 from __future__ import annotations
@@ -32,6 +36,7 @@ __all__ = ["Connection", "Planner"]
 logger = logging.getLogger(__name__)
 
 _FOREVER: Final = float("inf")
+_BUFFER: Final = memoryview(bytearray(256 * 1024))
 
 
 class Planner(Protocol):
@@ -64,7 +69,7 @@ class Planner(Protocol):
         ...
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """One client's connection."""
 
     __slots__ = (
@@ -111,7 +116,7 @@ class Connection(asyncio.Protocol):
         self.deadline: float | None = None
         self.write: Callable[[bytes], None] = lambda _data: None
 
-    # asyncio.Protocol
+    # asyncio.BufferedProtocol
 
     def connection_made(self, transport: Any) -> None:
         """Remember the transport; the client has `head_s` to say something."""
@@ -137,13 +142,17 @@ class Connection(asyncio.Protocol):
         if self._can_write is not None:
             self._can_write.set()
 
-    def data_received(self, data: bytes) -> None:
-        """Parse *data*; whatever is wrong with it is answered and ends the connection."""
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Return where the next piece is to be put."""
+        return _BUFFER
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Parse what the buffer holds now; whatever is wrong with it is answered and ends the connection."""
         if self._draining:
             return
-        self._piece = len(data)
+        self._piece = nbytes
         try:
-            self._parser.feed_data(data)
+            self._parser.feed_data(_BUFFER[:nbytes])
         except httptools.HttpParserUpgrade:
             # No protocol is offered to upgrade to; the request itself was complete and is answered.
             self._last_request()
@@ -154,7 +163,7 @@ class Connection(asyncio.Protocol):
                 logger.error("an HTTP callback failed", exc_info=error.__context__)
             self._malformed()
         if self._current is not None:
-            self._wait_for_more(self._current, len(data))
+            self._wait_for_more(self._current, nbytes)
         if self._pending and len(self._pending) > self._limits.pipelined:
             self._pause()
 
