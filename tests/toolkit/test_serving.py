@@ -172,3 +172,34 @@ def test_what_is_written_can_be_read() -> None:
     assert (
         encode({"a": array[0], "b": [array[1]]}, "application/json") == b'{"a": [0, 1, 2], "b": [[3, 4, 5]]}'
     )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"1,2\n3,4.5\n", b"1,2,3", b"1\r\n2\r\n3\r\n", b"-1.5e3", b"1,2\n\n3,4\n", b"0.1,+.2,7.", b"1, 2\n3,4", b"1,,2", b"1,nan",
+        b"1,2 # more", b"1-2,3",
+    ],
+)  # fmt: skip
+def test_csv_is_read_as_numpy_reads_it(body: bytes) -> None:
+    array, expected = decode(body, "text/csv"), np.genfromtxt(io.StringIO(body.decode()), delimiter=",")
+    assert (array.shape, array.dtype) == (expected.shape, expected.dtype)
+    np.testing.assert_array_equal(array, expected)
+
+
+def test_rows_of_different_lengths_are_no_csv() -> None:
+    with pytest.raises(ValueError, match="as many numbers in each line"):
+        decode(b"1,2\n3\n", "text/csv")
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.array([0.1, 1e20, np.nan, -np.inf], np.float32), np.array([[0.1, 2], [3, 1e-7]]), np.array([1, -2]), np.array(3.5),
+        np.array([[True], [False]]), np.array(["a", "b"]), np.array([]), np.array([0.1], np.float16), np.zeros((0, 2)),
+    ],
+)  # fmt: skip
+def test_csv_is_written_as_numpy_writes_it(array: Any) -> None:
+    sink = io.StringIO()
+    np.savetxt(sink, np.atleast_1d(array), delimiter=",", fmt="%s")
+    assert encode(array, "text/csv") == sink.getvalue().encode()

@@ -1,6 +1,9 @@
 """Arrays from requests and to responses: JSON, CSV and NPY, as SageMaker's inference toolkit reads and writes them.
 
 NumPy is imported when an array is made; nothing here needs it before.
+
+CSV of numbers alone, which is what models mostly get, is read and written without NumPy's functions for text: the
+results are theirs, but `genfromtxt` takes 4 ms for one row of 64 numbers, and `savetxt` 45 us to write one.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ JSON = "application/json"
 CSV = "text/csv"
 NPY = "application/x-npy"
 NPZ = "application/x-npz"
+_PLAIN = b"0123456789.,-+eE\r\n"
 
 
 class UnsupportedFormatError(ValueError):
@@ -81,6 +85,13 @@ def _read_json(body: bytes) -> Any:
 
 def _read_csv(body: bytes) -> Any:
     np = _numpy()
+    if body and not body.translate(None, _PLAIN):
+        try:
+            rows = [list(map(float, line.split(b","))) for line in body.split() if line]
+        except ValueError:  # a field is empty, or no number after all
+            rows = []
+        if rows and all(len(row) == len(rows[0]) for row in rows):
+            return np.array(rows).squeeze()
     try:
         return np.genfromtxt(io.StringIO(body.decode("utf-8")), delimiter=",")
     except ValueError as error:
@@ -119,8 +130,13 @@ def _write_json(prediction: Any) -> bytes:
 
 
 def _write_csv(prediction: Any) -> bytes:
+    array = _numpy().atleast_1d(_array(prediction))
+    if array.dtype.kind in "fiub" and array.ndim <= 2:
+        # An element's text is that of its own type: a list would make longer ones of float32.
+        lines = map(str, array) if array.ndim == 1 else (",".join(map(str, row)) for row in array)
+        return "".join([line + "\n" for line in lines]).encode("utf-8")
     sink = io.StringIO()
-    _numpy().savetxt(sink, _numpy().atleast_1d(_array(prediction)), delimiter=",", fmt="%s")
+    _numpy().savetxt(sink, array, delimiter=",", fmt="%s")
     return sink.getvalue().encode("utf-8")
 
 
