@@ -6,7 +6,9 @@ loop are predicted as one batch. No timer gathers them, so that a lonely request
 arrive the larger the batches get by themselves.
 
 A quick predictor runs on the loop. One that takes longer than some milliseconds says ``blocking = True`` and
-runs in a thread, so that ``/ping`` is answered meanwhile; whenever it is free it gets all that has gathered.
+runs in a thread, so that ``/ping`` is answered meanwhile; whenever it is free it gets all that has gathered. One
+that predicts its requests one after the other anyway says ``one_by_one = True``: each answer leaves when it is
+there, and does not wait for those behind it.
 
 Answers that may come in parts (`streams`) are made one by one, beside the batches.
 """
@@ -17,7 +19,9 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 import traceback
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Callable, Mapping, NamedTuple, Protocol, Sequence, Tuple
@@ -43,6 +47,7 @@ if TYPE_CHECKING:
     _Head = Tuple[str, str, str, str, Mapping[str, str]]
 
 MAX_BATCH = 256
+_ONE_BY_ONE = 16
 MAX_BATCH_BYTES = 4 * 1024 * 1024
 _QUIET_S = 0.05
 _DRAIN_S = 25.0  # AWS ends a container 30 s after SIGTERM
@@ -74,7 +79,8 @@ class Predictor(Protocol):
     """A loaded model. The server calls it from one thread at a time.
 
     An attribute ``blocking = True`` moves `predict` from the event loop into a thread, and ``parallel`` says from how
-    many threads at once it may be called then.
+    many threads at once it may be called then. With ``one_by_one = True`` as well, each call gets one request, and no
+    request waits for another while one of these threads is free.
 
     A method ``stream(request)`` that returns `streams.Streamed` answers requests whose answers may come in parts; without
     it they come in one. Its iterators are advanced where `predict` is called.
@@ -117,6 +123,7 @@ class ModelServer:
         self._loop = asyncio.get_event_loop()
         blocking = bool(getattr(predictor, "blocking", False))
         self._parallel: int = getattr(predictor, "parallel", 1) if blocking else 1
+        self._one_by_one = blocking and bool(getattr(predictor, "one_by_one", False))
         self._thread = ThreadPoolExecutor(self._parallel, "predict") if blocking else None
         self._waiting: list[_Item] = []
         self._scheduled = False
@@ -274,8 +281,12 @@ class ModelServer:
         if self._thread is None:
             self._answer(batch, self._frames(batch))
             return
-        future = self._loop.run_in_executor(self._thread, self._frames, batch)
-        future.add_done_callback(lambda done: self._answer(batch, done.result()))
+        if self._one_by_one and len(batch) > 1:
+            future = self._loop.run_in_executor(self._thread, self._frames_one_by_one, batch)
+            future.add_done_callback(lambda done: self._answer(batch[-1:], done.result()))
+        else:
+            future = self._loop.run_in_executor(self._thread, self._frames, batch)
+            future.add_done_callback(lambda done: self._answer(batch, done.result()))
         self._schedule()
 
     def _take(self) -> list[_Item]:
@@ -283,6 +294,9 @@ class ModelServer:
         waiting = self._waiting
         size = count = 0
         most = min(MAX_BATCH, -(-len(waiting) // (self._parallel - self._running)))
+        if self._one_by_one:
+            # What is taken along waits for a slow one, though another thread may become free; and streams wait for all.
+            most = 1 if self._parallel > 1 else min(most, _ONE_BY_ONE)
         for item in waiting:
             size += len(item[2].body)
             if count and (count == most or size > MAX_BATCH_BYTES):
@@ -306,6 +320,24 @@ class ModelServer:
             sys.stderr.flush()
             sentence = str(error) or type(error).__name__
             return [self._encode(batch[0][1], Response(500, "text/plain", sentence.encode()))]
+
+    def _frames_one_by_one(self, batch: list[_Item]) -> list[bytes]:
+        """Predict *batch*, in a thread; let each frame be sent when it is there, and return the last."""
+        ready: deque[tuple[_Item, bytes]] = deque()
+        told = threading.Event()
+
+        def send() -> None:
+            told.clear()  # first: what is added from now on is told again
+            while ready:
+                item, frame = ready.popleft()
+                item[0].write(frame)
+
+        for item in batch[:-1]:
+            ready.append((item, self._frames([item])[0]))
+            if not told.is_set():
+                told.set()
+                self._loop.call_soon_threadsafe(send)
+        return self._frames(batch[-1:])
 
     def _answer(self, batch: list[_Item], frames: list[bytes]) -> None:
         """Send each connection its *frames*, those that follow each other in one write."""

@@ -218,6 +218,41 @@ async def test_a_slow_predictor_blocks_no_ping_and_batches_what_gathered(tmp_pat
     await server.wait_closed()
 
 
+class OneByOne(Upper):
+    """Predicts at once, except a body that begins with "slow", which waits for `go_on`."""
+
+    blocking = one_by_one = True
+
+    def __init__(self, parallel: int) -> None:
+        super().__init__()
+        self.parallel = parallel
+        self.go_on = threading.Event()
+
+    def predict(self, requests: Sequence[Request]) -> Sequence[Response]:
+        if requests[0].body.startswith(b"slow"):
+            assert self.go_on.wait(5)
+        return super().predict(requests)
+
+
+@pytest.mark.parametrize("parallel", [1, 2])
+async def test_answers_do_not_wait_for_a_slow_one_behind_them(tmp_path: Path, parallel: int) -> None:
+    predictor, path = OneByOne(parallel), str(tmp_path / "m.sock")
+    server = ModelServer(predictor)
+    await server.listen(path)
+    client = await connect(path)
+    client.writer.write(b"".join(frame(n, b"a") for n in range(1, 41)) + frame(41, b"slow") + frame(42, b"b"))
+    answered = [a[0] for a in await client.answers(40 if parallel == 1 else 41)]
+    assert answered == [*range(1, 41)] + ([42] if parallel == 2 else []), (
+        "a second thread goes past the slow one"
+    )
+    predictor.go_on.set()
+    assert next(a[3] for a in await client.answers(42 - len(answered))) == b"SLOW"
+    assert set(predictor.batches) == {1}
+    client.writer.close()
+    server.drain()
+    await server.wait_closed()
+
+
 async def test_drain_answers_what_is_in_flight(tmp_path: Path) -> None:
     slow, path = Slow(), str(tmp_path / "m.sock")
     server = ModelServer(slow)

@@ -39,6 +39,7 @@ class UserModel:
     """
 
     blocking = True
+    one_by_one = True
 
     def __init__(
         self,

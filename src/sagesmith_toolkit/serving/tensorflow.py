@@ -46,6 +46,7 @@ class TensorFlowModel:
     """
 
     blocking = True
+    one_by_one = True
 
     def __init__(self, model_dir: str, module: Optional[ModuleType], environ: Mapping[str, str]) -> None:
         self._handler = getattr(module, "handler", None)

@@ -1,7 +1,7 @@
 """Several copies of a user's model, each in a process of its own: what SAGEMAKER_MODEL_SERVER_WORKERS asks for.
 
-The model server stays one process; it hands each batch to a worker that is free. A worker that ends while it predicts
-fails that batch alone, and another takes its place. The parts of a streamed answer are fetched one by one from the
+The model server stays one process; it hands each request to a worker that is free. A worker that ends while it predicts
+fails that request alone, and another takes its place. The parts of a streamed answer are fetched one by one from the
 worker that makes it, which predicts for others in between.
 """
 
@@ -32,6 +32,7 @@ class WorkerPool:
     """
 
     blocking = True
+    one_by_one = True
 
     def __init__(self, make: Callable[[], Predictor], count: int) -> None:
         self.parallel = count
