@@ -5,6 +5,7 @@ import pytest
 from sagesmith.fleet._admission import Admission, Request
 from sagesmith.fleet.api import InstanceShape
 
+GB = 1024**3
 MACHINE = InstanceShape(4, 16)
 
 
@@ -91,3 +92,36 @@ async def test_the_rest_of_a_group_does_not_wait_behind_another_job() -> None:
     admission.leave("a1")
     admission.leave("a2")
     await waiting[1]
+
+
+async def test_as_many_endpoints_run_as_memory_allows_and_only_some_start_at_a_time() -> None:
+    left = 200 * GB
+    machine = InstanceShape(2, 256 * GB)
+    admission = Admission(machine, lambda: left)
+    running = [asyncio.create_task(admission.enter(one(f"e{n}", serving=True))) for n in range(41)]
+    await settle()
+    assert sum(task.done() for task in running) == 8
+    for n in range(32):
+        admission.started(f"e{n}")
+        await settle()
+    assert sum(task.done() for task in running) == 40
+    left = 31 * GB  # less than an eighth: it is left to others
+    for n in range(32, 40):
+        admission.started(f"e{n}")
+    await settle()
+    assert admission.waiting == ["e40"]
+    left = 33 * GB
+    admission.leave("e0")
+    assert await running[40] == 2
+
+
+async def test_the_first_endpoints_run_however_little_memory_is_left() -> None:
+    admission = Admission(MACHINE, lambda: 0)
+    for n in range(32):
+        assert await admission.enter(one(f"e{n}", serving=True)) == 2
+        admission.started(f"e{n}")
+    last = asyncio.create_task(admission.enter(one("last", serving=True)))
+    await settle()
+    assert not last.done()
+    admission.leave("e3")
+    assert await last == 2

@@ -12,9 +12,17 @@ from typing import Final
 
 from sagesmith.fleet.api import InstanceShape
 
-__all__ = ["host_addresses", "machine_shape", "short_folder"]
+__all__ = ["available_memory", "host_addresses", "machine_shape", "short_folder"]
 
 _LONGEST_SOCKET: Final = 100  # of 107 bytes
+_MEMORY_NOW: Final = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat"),
+    (
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+        "/sys/fs/cgroup/memory/memory.stat",
+    ),
+)
 _MEMORY_LIMITS: Final = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
@@ -26,6 +34,24 @@ def machine_shape() -> InstanceShape:
             memory = min(memory, int(Path(path).read_text()))
     gpus = [name for name in os.listdir("/dev") if re.fullmatch(r"nvidia\d+", name)]
     return InstanceShape(len(os.sched_getaffinity(0)), memory, len(gpus))
+
+
+def available_memory() -> int:
+    """Return how many bytes can be taken now without others having to give up theirs.
+
+    It is what the kernel calls available, or what a control group's limit leaves if that is less; what it only keeps
+    of files counts as free in both.
+    """
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        memory = int(dict(line.split(":") for line in lines)["MemAvailable"].split()[0]) * 1024
+    for limit, usage, statistics in _MEMORY_NOW:
+        with contextlib.suppress(OSError, ValueError):
+            kept = dict(line.split() for line in Path(statistics).read_text().splitlines())
+            used = int(Path(usage).read_text()) - int(kept.get("inactive_file", 0))
+            memory = min(memory, int(Path(limit).read_text()) - used)
+    return memory
 
 
 def host_addresses(group: str, hosts: tuple[str, ...]) -> dict[str, str]:

@@ -29,14 +29,22 @@ from sagesmith.containers.processes import descendants, end_marked, memory_of
 from sagesmith.errors import AwsError
 from sagesmith.fleet._admission import Admission, Request
 from sagesmith.fleet._instance import Instance
-from sagesmith.fleet._machine import host_addresses, machine_shape, short_folder
+from sagesmith.fleet._machine import available_memory, host_addresses, machine_shape, short_folder
 from sagesmith.fleet._nursery import Nursery
 from sagesmith.fleet._warm import PREFIX, WarmPool, WarmSlot, warm_memory
 from sagesmith.fleet.api import InstanceShape, Listener
 from sagesmith.fleet.instance_types import clamp, describe
 from sagesmith.instance.folder import NODE, SPEC
 from sagesmith.instance.node import Node
-from sagesmith.instance.spec import Command, InstanceSpec, ServingTask, message_from_json, to_json
+from sagesmith.instance.spec import (
+    Command,
+    Finished,
+    InstanceSpec,
+    Ready,
+    ServingTask,
+    message_from_json,
+    to_json,
+)
 
 __all__ = ["LocalFleet", "RawRequest"]
 
@@ -98,7 +106,7 @@ class LocalFleet:
         self._images = settings.images(home)
         self._settings = settings
         self._machine = machine or machine_shape()
-        self._admission = Admission(self._machine)
+        self._admission = Admission(self._machine, available_memory)
         self._instances: dict[str, Instance] = {}
         self._nursery = Nursery()
         self._warm_modules = warm_modules or {}
@@ -273,6 +281,8 @@ class LocalFleet:
 
     async def _messages(self, instance: Instance, body: bytes) -> Answer:
         messages = [(number, message_from_json(data)) for number, data in json.loads(body)["messages"]]
+        if any(isinstance(message, (Ready, Finished)) for _, message in messages):
+            self._admission.started(instance.id)
         before = instance.delivered
         delivered = await instance.deliver(messages)
         if delivered == before and messages and messages[-1][0] > delivered:
