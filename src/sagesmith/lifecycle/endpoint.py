@@ -160,9 +160,13 @@ class AlarmRaised:
 
 @dataclass(frozen=True, slots=True)
 class CapacityRequested:
-    """`UpdateEndpointWeightsAndCapacities`: by variant name, the new weight and count (None: as it is)."""
+    """`UpdateEndpointWeightsAndCapacities`: by variant name, the new weight and count (None: as it is).
+
+    If instances have to leave, those in `spare` do before others that serve.
+    """
 
     wanted: Mapping[str, tuple[float | None, int | None]]
+    spare: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,7 +379,9 @@ def _capacity_requested(run: EndpointRun, event: CapacityRequested, at: float) -
             count=variant.count if count is None else count,
         )
         # Those that do not serve leave first.
-        ranked = sorted(wanted.instances, key=lambda i: i.phase is not Phase.READY)
+        ranked = sorted(
+            wanted.instances, key=lambda i: (i.phase is not Phase.READY, i.instance_id in event.spare)
+        )
         surplus = {i.instance_id for i in ranked[wanted.count :]}
         ending += [
             i.instance_id

@@ -10,13 +10,17 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from sagesmith.lifecycle._codec import from_plain, to_plain
-from sagesmith.lifecycle.endpoint import Deployment, EndpointRun, Phase, Variant
+from sagesmith.lifecycle.component import ComponentRun
+from sagesmith.lifecycle.endpoint import Deployment, EndpointRun, Phase, Status, Variant
 from sagesmith.lifecycle.training import TrainingRun
 from sagesmith.lifecycle.transform import TransformRun
 
 __all__ = [
     "MODEL",
     "RUN",
+    "component_document",
+    "component_run",
+    "component_status",
     "endpoint_document",
     "endpoint_run",
     "training_document",
@@ -124,6 +128,46 @@ def endpoint_document(document: Mapping[str, Any], run: EndpointRun) -> dict[str
     return result
 
 
+def component_run(document: Mapping[str, Any]) -> ComponentRun:
+    """Return the state of the inference component that *document* describes."""
+    return from_plain(ComponentRun, document[RUN])
+
+
+def component_status(run: ComponentRun) -> str:
+    """Return the `InferenceComponentStatus`: one that is rolled back is Updating."""
+    return _COMPONENT_STATUS.get(run.status, run.status.value)
+
+
+def component_document(document: Mapping[str, Any], run: ComponentRun) -> dict[str, Any]:
+    """Return *document* with *run* and the members of DescribeInferenceComponent that follow from it."""
+    result = {**document, RUN: to_plain(run), "InferenceComponentStatus": component_status(run)}
+    result.pop("FailureReason", None)
+    shown = run.current or run.pending
+    if shown is not None:
+        variant = shown.variants[0]
+        wanted = (run.pending or shown).variants[0].count
+        ready = sum(each.variants[0].ready for each in (run.current, run.pending) if each is not None)
+        result["RuntimeConfig"] = {"DesiredCopyCount": wanted, "CurrentCopyCount": ready}
+        result["Specification"] = _specification_summary(variant.details)
+    if run.failure_reason or run.short:
+        result["FailureReason"] = run.failure_reason or run.short
+    return result
+
+
+_COMPONENT_STATUS: Final = {Status.ROLLING_BACK: "Updating", Status.DELETED: "Deleting"}
+"""Statuses that inference components do not have."""
+
+
+def _specification_summary(details: Mapping[str, Any]) -> dict[str, Any]:
+    given: dict[str, Any] = dict(details["specification"])
+    if "Container" in given:
+        container = dict(given["Container"])
+        image, at = container.pop("Image"), details["resolved"]
+        deployed = {"SpecifiedImage": image, "ResolvedImage": image, "ResolutionTime": at}
+        given["Container"] = {"DeployedImage": deployed, **container}
+    return given
+
+
 def _capture_summary(config: Mapping[str, Any], *, serves: bool) -> dict[str, Any]:
     enabled = config.get("EnableCapture", True)
     return {
@@ -156,6 +200,10 @@ def _variant_summary(variant: Variant) -> dict[str, Any]:
         summary["DeployedImages"] = [
             {"SpecifiedImage": image, "ResolvedImage": image, "ResolutionTime": at} for image in images
         ]
+    if variant.details.get("scaling"):
+        summary["ManagedInstanceScaling"] = dict(variant.details["scaling"])
+    if variant.details.get("vacant") and variant.details.get("routing"):
+        summary["RoutingConfig"] = {"RoutingStrategy": variant.details["routing"]}
     if any(i.phase is Phase.PLANNED or i.phase is Phase.STARTED for i in variant.instances):
         summary["VariantStatus"] = [{"Status": "Creating"}]
     return summary
