@@ -178,7 +178,7 @@ class Instance:
         if not self.shutdown:
             _log.warning("the process of instance %s is gone: %s", self.id, last_words(self.folder))
         reason = (
-            "the machine was shut down" if self.shutdown else "the instance's process was killed or crashed"
+            _shutdown_reason(self.spec) if self.shutdown else "the instance's process was killed or crashed"
         )
         try:
             await self.listener(self.id, InstanceLost(reason, shutdown=self.shutdown))
@@ -196,6 +196,10 @@ class Instance:
                 os.close(file)
             if self.finished:
                 (self.folder / _FINISHED).touch()
+
+
+def _shutdown_reason(spec: InstanceSpec) -> str:
+    return f"the instance {spec.inside} that it was on ended" if spec.inside else "the machine was shut down"
 
 
 def last_words(folder: Path) -> str:

@@ -140,6 +140,10 @@ class LocalFleet:
             _log.warning("containers run as plain processes, without isolation: %s", self.sandbox_reason)
         for folder in sorted(self._folder.iterdir()):
             self._find(folder)
+        for instance in list(self._instances.values()):
+            home = instance.spec.inside
+            if home and not (home in self._instances and self._instances[home].alive):
+                self._end_with(home, instance)
         count = self._settings.warm_instances
         self._warm = WarmPool(
             self._nursery,
@@ -166,11 +170,19 @@ class LocalFleet:
             self._find(folder)  # its agent may have begun after `open` had looked
         if await self.attach(spec.instance_id, listener):
             return
-        share = await self._admission.enter(self._request(spec))
+        if spec.inside:
+            home = self._instances.get(spec.inside)
+            if home is None or not home.alive:
+                raise FileNotFoundError(f"the instance {spec.inside}, which it would be on, is gone")
+            share = spec.vcpus
+        else:
+            share = await self._admission.enter(self._request(spec))
         try:
             await self._start(
                 replace(spec, vcpus=share, agent_token=spec.agent_token or secrets.token_hex(24)), listener
             )
+            if spec.inside and not (spec.inside in self._instances and self._instances[spec.inside].alive):
+                self._end_with(spec.inside, self._instances[spec.instance_id])  # it ended meanwhile
         except BaseException:
             self._instances.pop(spec.instance_id, None)
             self._leave(spec.instance_id)
@@ -196,6 +208,7 @@ class LocalFleet:
         if instance is None:
             return
         instance.released = True
+        self._end_inside(instance_id)
         if instance.alive:
             instance.signal(signal.SIGKILL)
             instance.unwatch()
@@ -372,7 +385,8 @@ class LocalFleet:
             return  # its agent never began: starting it again replaces the folder, sweeping removes it
         self._instances[instance.id] = instance
         if instance.alive:
-            self._admission.take(self._request(instance.spec))
+            if not instance.spec.inside:
+                self._admission.take(self._request(instance.spec))
             instance.watch(self._ended)
         else:
             self._ended(instance)
@@ -383,7 +397,21 @@ class LocalFleet:
         if self._warm is not None:
             self._warm.fill()
 
+    def _end_inside(self, instance_id: str) -> None:
+        """End the instances that are inside that one."""
+        for instance in list(self._instances.values()):
+            if instance.spec.inside == instance_id:
+                self._end_with(instance_id, instance)
+
+    def _end_with(self, home: str, instance: Instance) -> None:
+        if instance.alive:
+            _log.warning("instance %s ends with %s, which it was on", instance.id, home)
+            instance.mark_shutdown()
+            instance.signal(signal.SIGKILL)
+
     def _ended(self, instance: Instance) -> None:
+        if not self._closing:
+            self._end_inside(instance.id)
         if not instance.released:
             self._leave(instance.id)
         if not self._closing:

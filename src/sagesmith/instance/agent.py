@@ -45,6 +45,7 @@ from sagesmith.instance._pipeline import Pipeline
 from sagesmith.instance._serving import Serving
 from sagesmith.instance._training import Training
 from sagesmith.instance._transform import Transform
+from sagesmith.instance._vacant import Vacant
 from sagesmith.instance.folder import AGENT, JOURNAL, NODE, SPEC
 from sagesmith.instance.node import Node
 from sagesmith.instance.spec import (
@@ -75,7 +76,7 @@ _LOOK_S: Final = 2.0
 _SIGNAL_GRACE_S: Final = 5.0
 
 ObjectsFactory = Callable[[InstanceSpec], Objects]
-Work: TypeAlias = Training | Serving | Pipeline | MultiModel | Transform
+Work: TypeAlias = Training | Serving | Pipeline | MultiModel | Vacant | Transform
 
 
 def main(folder: Path, token: str = "", control: int = -1, modules: Sequence[str] = ()) -> None:
@@ -204,6 +205,8 @@ def _work(host: Host) -> Work:
         return Training(host, task)
     if isinstance(task, TransformTask):
         return Transform(host, task)
+    if task.vacant:
+        return Vacant(host)
     if task.many:
         return MultiModel(host, task) if host.own_image is None else OwnMultiModel(host, task)
     return Pipeline(host, task) if task.containers else Serving(host, task)

@@ -148,6 +148,7 @@ class ServingTask:
     several; requests go through all of them in turn, or if `direct` to the one they name. The instance's own
     container and model are then the first one's. If `many`, `model_data` is the prefix below which the artifacts of
     many models lie, which are loaded when they are asked for, and unless `cached` leave when they are not any more.
+    If `vacant`, it serves nothing itself: copies of inference components come to be inside it.
     """
 
     kind: ClassVar[str] = "serving"
@@ -164,6 +165,7 @@ class ServingTask:
     direct: bool = False
     many: bool = False
     cached: bool = True
+    vacant: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +210,10 @@ class TransformTask:
 
 @dataclass(frozen=True, slots=True)
 class InstanceSpec:
-    """Everything one instance needs to know. Memory is in bytes."""
+    """Everything one instance needs to know. Memory is in bytes.
+
+    One that is `inside` another shares what that has of the machine, and ends with it.
+    """
 
     instance_id: str
     owner_arn: str
@@ -228,6 +233,7 @@ class InstanceSpec:
     vcpus: int = 1
     memory_bytes: int = 0
     gpus: int = 0
+    inside: str = ""
 
 
 # ---- messages: agent to control plane ----------------------------------------------------------------
@@ -277,7 +283,8 @@ class Ready:
     """The model server passed its first `/ping`. *address* is ``unix:/path`` or ``tcp:host:port``, where it speaks
     frames, or ``http:host:port``; or of several containers ``serial|`` or ``direct|`` and then ``name=address`` of each,
     with ``|`` between; or of many models ``models|`` and the address of who loads them, and ``|uncached`` if each
-    is to leave when it is not asked for any more. A model of those may be at ``http:host:port/path``."""
+    is to leave when it is not asked for any more. A model of those may be at ``http:host:port/path``. Where nothing is served
+    it is ``vacant``."""
 
     kind: ClassVar[str] = "ready"
     address: str
