@@ -33,8 +33,9 @@ from sagesmith.config import Home, Settings, SettingsError
 from sagesmith.fleet.local import LocalFleet
 from sagesmith.hosting import Endpoints
 from sagesmith.hosting.async_inference import AsyncInference
-from sagesmith.hosting.capacity import VariantCapacity
+from sagesmith.hosting.capacity import ComponentCapacity, VariantCapacity
 from sagesmith.hosting.capture import Captures
+from sagesmith.hosting.components import Components
 from sagesmith.hosting.gateway import Gateway
 from sagesmith.instance.spec import ServerAddress
 from sagesmith.jobs import TrainingJobs, TransformJobs
@@ -83,7 +84,7 @@ class Parts:
     alarms: Alarms
     scaling: Scaling
     scaler: Scaler
-    capacity: VariantCapacity
+    capacity: Mapping[tuple[str, str], VariantCapacity | ComponentCapacity]
     identities: Identities
     objects: ObjectStore
     registry: Registry
@@ -94,6 +95,7 @@ class Parts:
     jobs: TrainingJobs
     transform_jobs: TransformJobs
     endpoints: Endpoints
+    components: Components
     authorizer: iam.IamAuthorizer
     database_is_local: bool
 
@@ -148,6 +150,7 @@ def _handlers(parts: Parts) -> list[object]:
             notify_job=parts.jobs.notify,
             notify_transform_job=parts.transform_jobs.notify,
             notify_endpoint=parts.endpoints.notify,
+            notify_component=parts.components.notify,
             check_instance_type=parts.fleet.shape,
             has_object=parts.objects.has,
             default_role_arn=f"arn:aws:iam::{parts.settings.account_id}:role/{parts.settings.default_role}",
@@ -167,8 +170,10 @@ def _handlers(parts: Parts) -> list[object]:
             parts.scaling,
             parts.alarms,
             parts.resources,
-            exists=lambda target: parts.capacity.read(target.region, target.resource_id) is not None,
-            least=lambda target: parts.capacity.least(target.region, target.resource_id),
+            exists=lambda target: (
+                parts.capacity[target.kind].read(target.region, target.resource_id) is not None
+            ),
+            least=lambda target: parts.capacity[target.kind].least(target.region, target.resource_id),
             notify=parts.scaler.notify,
             period_s=parts.settings.scaling_period_s,
         ),
@@ -239,6 +244,8 @@ async def _serve(home: Home, settings: Settings) -> None:
         stack.push_async_callback(lambda: parts.fleet.close(end_instances=ending))
         await parts.endpoints.start()
         stack.push_async_callback(parts.endpoints.close)
+        await parts.components.start()
+        stack.push_async_callback(parts.components.close)
         await parts.asynchronous.start()
         stack.push_async_callback(parts.asynchronous.close)
         await parts.jobs.start()
@@ -252,7 +259,7 @@ async def _serve(home: Home, settings: Settings) -> None:
         stack.push_async_callback(watch.close)
         await parts.transform_jobs.start()
         stack.push_async_callback(parts.transform_jobs.close)
-        drivers = (parts.jobs, parts.transform_jobs, parts.endpoints)
+        drivers = (parts.jobs, parts.transform_jobs, parts.endpoints, parts.components)
         await parts.fleet.sweep([instance for driver in drivers for instance in driver.instances()])
         log.info("Sagesmith %s answers at %s (home %s)", __version__, state["url"], home.path)
         await stopped.wait()
@@ -315,10 +322,27 @@ async def _make_parts(home: Home, settings: Settings, stack: AsyncExitStack) -> 
         captures.set(region, name, deployment.capture if deployment else {})
         asynchronous.set(region, name, deployment.asynchronous if deployment else {})
 
-    endpoints = Endpoints(gateway=gateway, raised=alarms.raised, deployed=deployed, **common)
+    def notify_endpoint(arn: str) -> None:
+        endpoints.notify(arn)
+
+    components = Components(
+        gateway=gateway,
+        raised=alarms.raised,
+        notify_endpoint=notify_endpoint,
+        idle_s=float(settings.scaling_period_s),
+        **common,
+    )
+    endpoints = Endpoints(
+        gateway=gateway, raised=alarms.raised, deployed=deployed, hosts=components, **common
+    )
     scaling = Scaling(resources, settings.account_id)
-    capacity = VariantCapacity(resources, endpoints.notify)
-    scaler = Scaler(scaling, alarms, {("sagemaker", "sagemaker:variant:DesiredInstanceCount"): capacity})
+    capacity: dict[tuple[str, str], VariantCapacity | ComponentCapacity] = {
+        ("sagemaker", "sagemaker:variant:DesiredInstanceCount"): VariantCapacity(resources, endpoints.notify),
+        ("sagemaker", "sagemaker:inference-component:DesiredCopyCount"): ComponentCapacity(
+            resources, components.notify
+        ),
+    }
+    scaler = Scaler(scaling, alarms, capacity)
     jobs = TrainingJobs(**common)
     return Parts(
         settings=settings,
@@ -341,6 +365,7 @@ async def _make_parts(home: Home, settings: Settings, stack: AsyncExitStack) -> 
         jobs=jobs,
         transform_jobs=TransformJobs(**common),
         endpoints=endpoints,
+        components=components,
         authorizer=iam.IamAuthorizer(
             identities,
             settings.account_id,
@@ -433,7 +458,12 @@ class _StatusRoute:
     def _status(self) -> dict[str, Any]:
         import psutil
 
-        kinds = {"training jobs": "training-job", "transform jobs": "transform-job", "endpoints": "endpoint"}
+        kinds = {
+            "training jobs": "training-job",
+            "transform jobs": "transform-job",
+            "endpoints": "endpoint",
+            "inference components": "inference-component",
+        }
         public = {name: value for name, value in self._state.items() if name != "token"}
         return {
             **public,

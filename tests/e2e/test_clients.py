@@ -40,6 +40,7 @@ CLIENTS = {
     "sdk2_xgboost.py": "sdk2",
     "sdk2_kmeans.py": "sdk2",
     "sdk2_pipeline.py": "sdk2",
+    "sdk2_components.py": "sdk2",
     "sdk2_first_party.py": "sdk2",
     "sdk2_text.py": "sdk2",
     "sdk1_kmeans.py": "sdk1",

@@ -118,9 +118,12 @@ class FakeFleet:
             instance.detach()
 
     async def kill(self, instance_id: str, reason: str = "killed by signal 9") -> None:
-        """End an instance without a last word of its own."""
+        """End an instance without a last word of its own, and those inside it."""
         await self._cancel(instance_id)
         await self.instances[instance_id].say(InstanceLost(reason))
+        for other in [other for other in self.instances.values() if other.spec.inside == instance_id]:
+            await self._cancel(other.id)
+            await other.say(InstanceLost("the instance that it was on ended", shutdown=True))
 
     async def vanish(self, instance_id: str) -> None:
         """End an instance so that nothing is known of it any more, as an orderly shutdown does."""

@@ -14,6 +14,7 @@ import pytest
 from sagesmith.aws.call import Call, Caller, marked_operations
 from sagesmith.errors import AwsError
 from sagesmith.hosting.capacity import VariantCapacity
+from sagesmith.hosting.components import Components
 from sagesmith.hosting.endpoints import Endpoints
 from sagesmith.instance.spec import Finished, Log, Ready, ServerAddress, ServingTask, Shutdown, Unhealthy
 from sagesmith.services import sagemaker
@@ -55,6 +56,7 @@ class FakeGateway:
         *,
         features: Mapping[str, Collection[str]] = MappingProxyType({}),
         shadows: Mapping[str, float] = MappingProxyType({}),
+        component_of: str = "",
     ) -> None:
         self.weights[name] = dict(variants)
         self.routes = {i: r for i, r in self.routes.items() if r[0] != name or r[1] in variants}
@@ -120,6 +122,7 @@ class Bench:
             server=lambda: ServerAddress("http://127.0.0.1:1"),
             account_id=ACCOUNT,
             raised=lambda region, names, since: [name for name in names if name in self.raised],
+            hosts=self.hosts(),
             poll_s=0.05,
         )
         try:
@@ -127,6 +130,10 @@ class Bench:
         except Killed:
             return
         await self.fleet.sweep(self.driver.instances())
+
+    def hosts(self) -> Components | None:
+        """Who has copies on the instances: nobody."""
+        return None
 
     async def close(self) -> None:
         if self.driver is not None:

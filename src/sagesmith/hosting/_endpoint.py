@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias, cast
 
 from sagesmith.clock import Clock
 from sagesmith.errors import AwsError
@@ -23,6 +24,7 @@ from sagesmith.hosting._serving_spec import instance_spec, log_group
 from sagesmith.images import Image
 from sagesmith.instance import spec
 from sagesmith.lifecycle import endpoint as lifecycle
+from sagesmith.lifecycle.component import ComponentEvent
 from sagesmith.lifecycle.records import endpoint_document, endpoint_run
 from sagesmith.store.database import Connection
 from sagesmith.store.logs import Logs
@@ -31,13 +33,17 @@ from sagesmith.store.resources import Change, Changed, Missing, Resource, Resour
 from sagesmith.store.role_keys import RoleKeys
 from sagesmith.store.threads import in_thread
 
-__all__ = ["EndpointWorker", "Parts", "RoutingTable"]
+__all__ = ["AnyEvent", "EndpointWorker", "Hosts", "NoHosts", "Parts", "RoutingTable"]
 
 KIND: Final = "endpoint"
 GRACE_S: Final = 30.0
 DRAIN_S: Final = 60.0
+VACATE_S: Final = 3600.0
+"""How long an instance waits for the copies on it to come up elsewhere."""
 ALARMS_S: Final = 0.5
 """How often alarms are looked at during an update."""
+
+AnyEvent: TypeAlias = lifecycle.Event | ComponentEvent
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +59,7 @@ class RoutingTable(Protocol):
         *,
         features: Mapping[str, Collection[str]] = MappingProxyType({}),
         shadows: Mapping[str, float] = MappingProxyType({}),
+        component_of: str = "",
     ) -> None:
         """Make the endpoint known with its variants' weights, or change them; see `Gateway.set_endpoint`."""
         ...
@@ -74,6 +81,28 @@ class RoutingTable(Protocol):
         ...
 
 
+class Hosts(Protocol):
+    """Who has copies of inference components on instances. On the event loop."""
+
+    def hosts(self, region: str, name: str, run: lifecycle.EndpointRun | None) -> None:
+        """Learn which instances the endpoint has now; None when it is gone."""
+        ...
+
+    async def vacated(self, instance_id: str) -> None:
+        """Return when no copy is on the instance any more."""
+        ...
+
+
+class NoHosts:
+    """Nobody has copies on instances."""
+
+    def hosts(self, region: str, name: str, run: lifecycle.EndpointRun | None) -> None:
+        """Nobody cares."""
+
+    async def vacated(self, instance_id: str) -> None:
+        """Return: there are none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What every endpoint works with."""
@@ -90,6 +119,7 @@ class Parts:
     clock: Clock
     raised: Callable[[str, Sequence[str], float], Sequence[str]]
     deployed: Callable[[str, str, lifecycle.Deployment | None], None]
+    hosts: Hosts
 
 
 class EndpointWorker:
@@ -100,12 +130,15 @@ class EndpointWorker:
         on_end: called with the ARN once the endpoint is gone.
     """
 
+    kind = KIND
+
     def __init__(self, parts: Parts, resource: Resource, on_end: Callable[[str], None]) -> None:
         self.arn = resource.arn
-        self.run = endpoint_run(resource.document)
+        self.run = self._read(resource.document)
         self._parts = parts
         self._region = resource.region
-        self._name = resource.name
+        self._name = self._routed_as = resource.name
+        self._component_of = ""
         self._on_end = on_end
         self._lock = asyncio.Lock()
         self._performed: set[lifecycle.Command] = set()
@@ -139,7 +172,7 @@ class EndpointWorker:
     async def follow(self) -> None:
         """Read the row, and perform what it demands and has not been performed."""
         async with self._lock:
-            resource = await in_thread(self._parts.resources.get, KIND, self._region, self._name)
+            resource = await in_thread(self._parts.resources.get, self.kind, self._region, self._name)
             if resource is None or not self._is_mine(resource):
                 self._end()
             else:
@@ -147,7 +180,7 @@ class EndpointWorker:
 
     async def apply(
         self,
-        event: lifecycle.Event,
+        event: AnyEvent,
         *,
         follow: bool = True,
         also: Callable[[Connection], None] | None = None,
@@ -156,13 +189,13 @@ class EndpointWorker:
         async with self._lock:
             if follow:
                 # Who reads InService may invoke at once: the gateway has to know before the row says so.
-                self._serve_all(lifecycle.step(self.run, event, self._parts.clock())[0])
+                self._serve_all(self._step(self.run, event, self._parts.clock()))
             try:
                 resource = await in_thread(self._save, event, also)
             except Missing:
                 self._end()
                 return
-            self.run = endpoint_run(resource.document)
+            self.run = self._read(resource.document)
             if follow:
                 await self._follow(resource)
 
@@ -202,26 +235,38 @@ class EndpointWorker:
 
     # ---- the row ----
 
+    def _read(self, document: Mapping[str, Any]) -> lifecycle.EndpointRun:
+        return endpoint_run(document)
+
+    def _write(self, document: Mapping[str, Any], run: lifecycle.EndpointRun) -> dict[str, Any]:
+        return endpoint_document(document, run)
+
+    def _status(self, run: lifecycle.EndpointRun) -> str:
+        return run.status.value
+
+    def _step(self, run: lifecycle.EndpointRun, event: AnyEvent, at: float) -> lifecycle.EndpointRun:
+        return lifecycle.step(run, cast(lifecycle.Event, event), at)[0]
+
     def _is_mine(self, resource: Resource) -> bool:
         """Whether the row is still this endpoint's: a deleted one's name may have been used again."""
-        return endpoint_run(resource.document).uid == self.run.uid
+        return self._read(resource.document).uid == self.run.uid
 
-    def _save(self, event: lifecycle.Event, also: Callable[[Connection], None] | None = None) -> Resource:
+    def _save(self, event: AnyEvent, also: Callable[[Connection], None] | None = None) -> Resource:
         at = self._parts.clock()
 
         def edit(resource: Resource) -> Change | None:
             if not self._is_mine(resource):
-                raise Missing(KIND, self._name)
-            before = endpoint_run(resource.document)
-            after, _ = lifecycle.step(before, event, at)
+                raise Missing(self.kind, self._name)
+            before = self._read(resource.document)
+            after = self._step(before, event, at)
             if after is before:
                 return None
-            return Change(after.status.value, endpoint_document(resource.document, after))
+            return Change(self._status(after), self._write(resource.document, after))
 
-        return self._parts.resources.update(KIND, self._region, self._name, edit, _why(event), also=also)
+        return self._parts.resources.update(self.kind, self._region, self._name, edit, _why(event), also=also)
 
     async def _follow(self, resource: Resource) -> None:
-        self.run = endpoint_run(resource.document)
+        self.run = self._read(resource.document)
         self._serve_all(self.run)
         for command in lifecycle.demands(self.run):
             if self._closed:
@@ -240,7 +285,7 @@ class EndpointWorker:
             self._closed = True
             if self._retry is not None:
                 self._retry.cancel()
-            self._parts.deployed(self._region, self._name, None)
+            self._told(None)
             self._on_end(self.arn)
 
     def _set_retry(self) -> None:
@@ -270,30 +315,41 @@ class EndpointWorker:
             if isinstance(command, lifecycle.Serve) and command != self._served and not self._closed:
                 self._serve(command, run)
         if not self._closed:
-            self._parts.deployed(self._region, self._name, run.current)
+            self._told(run)
+
+    def _told(self, run: lifecycle.EndpointRun | None) -> None:
+        """Tell others what there is now."""
+        self._parts.deployed(self._region, self._name, run.current if run is not None else None)
+        self._parts.hosts.hosts(self._region, self._name, run)
 
     def _serve(self, command: lifecycle.Serve, run: lifecycle.EndpointRun) -> None:
         """Bring the gateway's table to what *command* says. Ending instances are left to :meth:`_finish`."""
         gateway = self._parts.gateway
         self._served = command
         if not command.variants:
-            gateway.remove_endpoint(self._region, self._name)
+            gateway.remove_endpoint(self._region, self._routed_as)
             self._routed.clear()
             return
-        keys = {v: f"{v.name}\0{v.number}" if v.number else v.name for v in command.variants}
+        # Instances that serve nothing themselves are the homes of components' copies.
+        variants = [v for v in command.variants if not v.details.get("vacant")]
+        keys = {v: f"{v.name}\0{v.number}" if v.number else v.name for v in variants}
         gateway.set_endpoint(
             self._region,
-            self._name,
-            {keys[v]: 0.0 if v.shadow else v.weight for v in command.variants},
-            shadows={keys[v]: v.weight for v in command.variants if v.shadow},
-            features={keys[v]: _features(v.details) for v in command.variants},
+            self._routed_as,
+            {keys[v]: 0.0 if v.shadow else v.weight for v in variants},
+            shadows={keys[v]: v.weight for v in variants if v.shadow},
+            features={keys[v]: self._features(v, run) for v in variants},
+            component_of=self._component_of,
         )
-        wanted = {i[0]: (keys[v], i[1]) for v in command.variants for i in v.instances}
+        wanted = {i[0]: (keys[v], i[1]) for v in variants for i in v.instances}
         for instance_id, (variant, address) in wanted.items():
-            gateway.add_instance(self._region, self._name, variant, instance_id, address)
+            gateway.add_instance(self._region, self._routed_as, variant, instance_id, address)
         for instance_id in self._routed - set(wanted) - set(run.ending):
             gateway.remove_instance(instance_id)
         self._routed = set(wanted)
+
+    def _features(self, variant: lifecycle.Served, run: lifecycle.EndpointRun) -> list[str]:
+        return _features(variant.details)
 
     async def _perform(self, command: lifecycle.Command) -> None:
         match command:
@@ -312,29 +368,31 @@ class EndpointWorker:
         if found is None:
             return
         try:
-            details = found.details
-            shape = self._parts.fleet.shape(details["instance_type"])
-            role = await self._credentials(instance_id, details["role_arn"])
-            told = instance_spec(
-                details,
-                instance_id,
-                endpoint=self._name,
-                endpoint_arn=self.arn,
-                variant=variant,
-                region=self._region,
-                account_id=self._parts.account_id,
-                resolve=self._parts.resolve,
-                shape=shape,
-                server=self._parts.server(),
-                role=role,
-            )
-            await self._parts.fleet.start(told, self.listen)
+            role = await self._credentials(instance_id, found.details["role_arn"])
+            await self._parts.fleet.start(self._told_at_start(instance_id, found, role), self.listen)
         except AwsError as error:
             await self.apply(lifecycle.Failed(instance_id, error.message, final=True))
         except OSError as error:
             await self.apply(lifecycle.Failed(instance_id, f"it could not start: {error}"))
         else:
             await self.apply(lifecycle.InstanceStarted(instance_id))
+
+    def _told_at_start(
+        self, instance_id: str, variant: lifecycle.Variant, role: spec.Credentials
+    ) -> spec.InstanceSpec:
+        return instance_spec(
+            variant.details,
+            instance_id,
+            endpoint=self._name,
+            endpoint_arn=self.arn,
+            variant=variant.name,
+            region=self._region,
+            account_id=self._parts.account_id,
+            resolve=self._parts.resolve,
+            shape=self._parts.fleet.shape(variant.details["instance_type"]),
+            server=self._parts.server(),
+            role=role,
+        )
 
     async def _credentials(self, instance_id: str, role_arn: str) -> spec.Credentials:
         identities = self._parts.identities
@@ -352,6 +410,9 @@ class EndpointWorker:
             start.cancel()
             await asyncio.wait([start])
         last_word = self._last_word(instance_id)
+        if instance_id not in self.run.gone:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._parts.hosts.vacated(instance_id), VACATE_S)
         try:
             await asyncio.wait_for(self._parts.gateway.drain(instance_id), DRAIN_S)
             is_there = instance_id not in self.run.gone
@@ -373,7 +434,7 @@ class EndpointWorker:
     async def _remove(self) -> None:
         resources = self._parts.resources
         while True:
-            resource = await in_thread(resources.get, KIND, self._region, self._name)
+            resource = await in_thread(resources.get, self.kind, self._region, self._name)
             if resource is None or not self._is_mine(resource):
                 break
             try:
@@ -397,20 +458,31 @@ class EndpointWorker:
     def _write_lines(self, instance_id: str, lines: tuple[tuple[int, str], ...], container: str = "") -> None:
         stream = f"{self._variant_of(instance_id) or 'AllTraffic'}/{instance_id}"
         stream = f"{stream}/{container}" if container else stream
-        self._parts.logs.put(log_group(self._name), stream, lines, region=self._region)
+        self._parts.logs.put(self._log_group(), stream, lines, region=self._region)
+
+    def _log_group(self) -> str:
+        return log_group(self._name)
 
     def _write_utilization(self, instance_id: str, message: spec.Utilization) -> None:
         variant = self._variant_of(instance_id)
         if not variant:
             return
-        dimensions = {"EndpointName": self._name, "VariantName": variant}
-        values = {
-            "CPUUtilization": message.cpu,
-            "MemoryUtilization": message.memory,
-            "DiskUtilization": message.disk,
-        }
-        data = [Datum(name, dimensions, message.time, value, "Percent") for name, value in values.items()]
-        self._parts.metrics.put("/aws/sagemaker/Endpoints", data, region=self._region)
+        self._write_percent(
+            "/aws/sagemaker/Endpoints",
+            {"EndpointName": self._name, "VariantName": variant},
+            {
+                "CPUUtilization": message.cpu,
+                "MemoryUtilization": message.memory,
+                "DiskUtilization": message.disk,
+            },
+            message.time,
+        )
+
+    def _write_percent(
+        self, namespace: str, dimensions: Mapping[str, str], values: Mapping[str, float], time: float
+    ) -> None:
+        data = [Datum(name, dimensions, time, value, "Percent") for name, value in values.items()]
+        self._parts.metrics.put(namespace, data, region=self._region)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(self._guard(work))
@@ -437,7 +509,7 @@ def _features(details: Mapping[str, Any]) -> list[str]:
     return [feature for feature, present in has.items() if present]
 
 
-def _why(event: lifecycle.Event) -> str:
+def _why(event: AnyEvent) -> str:
     match event:
         case lifecycle.Failed(instance_id, reason):
             return f"{instance_id}: {reason}"[:500]

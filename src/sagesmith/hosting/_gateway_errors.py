@@ -7,12 +7,15 @@ from sagesmith.errors import AwsError
 
 __all__ = [
     "busy",
+    "component_not_found",
     "container_not_found",
     "endpoint_not_found",
     "endpoint_not_in_service",
     "model_error",
     "model_not_found",
     "model_not_ready",
+    "no_component",
+    "no_copies",
     "no_instance",
     "no_room",
     "no_such_feature",
@@ -58,6 +61,33 @@ def no_instance(name: str, variant: str) -> AwsError:
         "ServiceUnavailable",
         f"No instance of production variant {variant} of endpoint {name} can be reached at the moment. Try again.",
         status=503,
+    )
+
+
+def no_component() -> AwsError:
+    """Return AWS's answer to a request that names no inference component, to an endpoint that serves by them alone."""
+    return AwsError(
+        "ValidationError",
+        "Inference Component Name header is required for endpoints to which you plan to deploy inference components. "
+        "Please include Inference Component Name header or consider using SageMaker models.",
+    )
+
+
+def no_copies() -> AwsError:
+    """Return AWS's answer to a request to an inference component without copies."""
+    return AwsError(
+        "ValidationError",
+        "Inference Component has no capacity to process this request. ApplicationAutoScaling may be in-progress (if "
+        "configured) or try to increase the capacity by invoking UpdateInferenceComponentRuntimeConfig API.",
+    )
+
+
+def component_not_found(component: str, name: str, account: str, *, has_models: bool) -> AwsError:
+    """Return the answer to a request that names a component which the endpoint *name* does not serve."""
+    more = " The endpoint serves models of its own: leave InferenceComponentName out." if has_models else ""
+    return AwsError(
+        "ValidationError",
+        f"Inference component {component} of endpoint {name} of account {account} not found.{more}",
     )
 
 
@@ -135,7 +165,9 @@ def model_error(
 ) -> AwsError:
     """Return `ModelError` (424) around what the model answered: *status* (0 if nothing) and *message*."""
     arn = Arn.parse(endpoint_arn)
-    group = f"/aws/sagemaker/Endpoints/{arn.name}"
+    group = (
+        f"/aws/sagemaker/{'Endpoints' if ':endpoint/' in endpoint_arn else 'InferenceComponents'}/{arn.name}"
+    )
     side = "client" if 400 <= status < 500 else "server"
     logs = f"{console_url}#logs:{group}" if console_url else f"log group {group}"
     message = message[:_LONGEST_MESSAGE]

@@ -68,14 +68,12 @@ class VariantCounters:
         self.more.setdefault((name, unit), Counter())[value] += 1
 
     def data(self, endpoint: str, variant: str, instances: int, time: float) -> list[Datum]:
-        """Return the metric data of namespace ``AWS/SageMaker``; empty if nothing was invoked.
+        """Return the metric data of namespace ``AWS/SageMaker``; empty if nothing was counted.
 
         AWS sends one value for each invocation (1 or 0 for errors, 1/instances for the share of an instance);
         values with counts say the same. `failures` are invocations that got no answer at all.
         """
         total = self.invocations
-        if not total:
-            return []
         dimensions = {"EndpointName": endpoint, "VariantName": variant}
 
         def datum(name: str, unit: str, pairs: Iterable[tuple[float, int]]) -> Datum:
@@ -85,6 +83,9 @@ class VariantCounters:
         def errors(name: str, count: int) -> Datum:
             return datum(name, "None", ((0.0, total - count), (1.0, count)))
 
+        more = [datum(name, unit, values.items()) for (name, unit), values in self.more.items()]
+        if not total:
+            return more
         data = [
             datum("Invocations", "None", [(1.0, total)]),
             datum("InvocationsPerInstance", "None", [(1.0 / max(1, instances), total)]),
@@ -95,5 +96,4 @@ class VariantCounters:
         if total > self.failures:
             data.append(datum("ModelLatency", "Microseconds", self.model_latency.values()))
             data.append(datum("OverheadLatency", "Microseconds", self.overhead.values()))
-        data += [datum(name, unit, values.items()) for (name, unit), values in self.more.items()]
-        return data
+        return data + more

@@ -18,7 +18,18 @@ from sagesmith.hosting._gateway_metrics import VariantCounters
 from sagesmith.hosting._gateway_models import ModelsLink
 from sagesmith.hosting._gateway_stream import Stream
 
-__all__ = ["DIRECT", "ENDING", "FEATURES", "MODELS", "RANDOM", "AnyLink", "Endpoint", "Limits", "Variant"]
+__all__ = [
+    "DIRECT",
+    "EMPTY",
+    "ENDING",
+    "FEATURES",
+    "MODELS",
+    "RANDOM",
+    "AnyLink",
+    "Endpoint",
+    "Limits",
+    "Variant",
+]
 
 AnyLink: TypeAlias = Link | ChainLink | ModelsLink
 """An instance, as a variant sees it."""
@@ -31,6 +42,9 @@ ENDING: Final = "Ending"
 RANDOM: Final = "random"
 DIRECT: Final = "direct"
 MODELS: Final = "models"
+EMPTY: Final = "empty"
+"""Of a variant that is to have no instances at all."""
+
 FEATURES: Final[Mapping[str, str]] = {DIRECT: "TargetContainerHostname", MODELS: "TargetModel"}
 """Which member of a request needs which feature of a variant."""
 
@@ -284,7 +298,7 @@ class Endpoint:
     """An endpoint's variants by name, and the choice between them.
 
     `timeout_s` replaces the gateway's limit for one invocation. An `asynchronous` endpoint takes no invocations from
-    clients, who hand theirs to `AsyncInference`.
+    clients, who hand theirs to `AsyncInference`. One without variants serves through inference components only.
     """
 
     def __init__(self, region: str, name: str, account: str) -> None:
@@ -347,11 +361,15 @@ class Endpoint:
         if target:
             named = self._named.get(target)
             if named is None:
+                if not self.variants:
+                    raise errors.no_component()
                 raise errors.variant_not_found(self.name, target, list(self._named))
             return named[0] if len(named) == 1 else self._turn(named)
         weighted = self._weighted
         if len(weighted) == 1:
             return weighted[0]
+        if not self.variants:
+            raise errors.no_component()
         if not weighted:
             raise errors.no_instance(self.name, "with a weight above 0")
         return self._turn(weighted)

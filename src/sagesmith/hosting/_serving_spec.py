@@ -9,6 +9,7 @@ from sagesmith.fleet.api import InstanceShape
 from sagesmith.images import Image, code_uri
 from sagesmith.instance.model_container import model_container, model_image
 from sagesmith.instance.spec import (
+    ContainerSpec,
     Credentials,
     InstanceSpec,
     ServedContainer,
@@ -44,7 +45,10 @@ def instance_spec(
         AwsError: nothing is known of an image any more.
     """
     several: Sequence[Mapping[str, Any]] = details.get("containers") or ()
-    containers = tuple(_container({**details, **each}, resolve, region) for each in several or ({},))
+    if details.get("vacant"):
+        containers: tuple[ServedContainer, ...] = (ServedContainer("", ContainerSpec("process", "", ())),)
+    else:
+        containers = tuple(_container({**details, **each}, resolve, region) for each in several or ({},))
     first = containers[0]
     return InstanceSpec(
         instance_id=instance_id,
@@ -69,6 +73,7 @@ def instance_spec(
             direct=bool(details.get("direct")),
             many=bool(details.get("multi_model")),
             cached=details.get("model_cache", True),
+            vacant=bool(details.get("vacant")),
         ),
         log_group=log_group(endpoint),
         log_stream=f"{variant}/{instance_id}",

@@ -1,4 +1,4 @@
-"""The number of instances of a production variant, as what can be scaled."""
+"""The number of instances of a production variant, and of copies of an inference component, as what can be scaled."""
 
 from __future__ import annotations
 
@@ -8,11 +8,18 @@ from typing import Final
 
 from sagesmith.clock import Clock, system_clock
 from sagesmith.errors import validation_error
+from sagesmith.lifecycle import component
 from sagesmith.lifecycle.endpoint import CapacityRequested, Status, Variant, step
-from sagesmith.lifecycle.records import endpoint_document, endpoint_run
+from sagesmith.lifecycle.records import (
+    component_document,
+    component_run,
+    component_status,
+    endpoint_document,
+    endpoint_run,
+)
 from sagesmith.store.resources import Change, Missing, Resource, Resources
 
-__all__ = ["VariantCapacity"]
+__all__ = ["ComponentCapacity", "VariantCapacity"]
 
 _RESOURCE: Final = re.compile(r"endpoint/([^/]+)/variant/([^/]+)")
 
@@ -72,6 +79,67 @@ class VariantCapacity:
         except Missing:
             raise validation_error(f"Could not find the endpoint of {resource_id}.") from None
         self._notify(changed.arn)
+
+
+class ComponentCapacity:
+    """Reads and changes how many copies ``inference-component/{InferenceComponentName}`` has. Thread-safe.
+
+    Args:
+        notify: tells the driver of inference components to look at one.
+    """
+
+    def __init__(
+        self, resources: Resources, notify: Callable[[str], None], clock: Clock = system_clock
+    ) -> None:
+        self._resources = resources
+        self._notify = notify
+        self._clock = clock
+
+    def read(self, region: str, resource_id: str) -> tuple[int, bool] | None:
+        """Return the desired number of copies, and whether they all came up or never will; None if there is no such
+        component."""
+        resource = self._resources.get(_COMPONENT, region, _name(resource_id))
+        if resource is None:
+            return None
+        run = component_run(resource.document)
+        if run.current is None:
+            return None
+        return run.current.variants[0].count, run.status is Status.IN_SERVICE
+
+    def least(self, region: str, resource_id: str) -> int:
+        """Return how few copies there may be: none."""
+        return 0
+
+    def change(self, region: str, resource_id: str, count: int) -> None:
+        """Ask for *count* copies.
+
+        Raises:
+            AwsError: `ValidationException`, there is no such component, or it is not in service.
+        """
+
+        def edit(resource: Resource) -> Change:
+            run = component_run(resource.document)
+            if run.status is not Status.IN_SERVICE or run.current is None:
+                raise validation_error(
+                    f"{resource_id} cannot be scaled: it is in status {component_status(run)}."
+                )
+            wanted = {variant.name: (None, count) for variant in run.current.variants}
+            after = component.step(run, CapacityRequested(wanted), self._clock())
+            return Change(component_status(after), component_document(resource.document, after))
+
+        why = f"scaled to {count} copies"
+        try:
+            changed = self._resources.update(_COMPONENT, region, _name(resource_id), edit, why)
+        except Missing:
+            raise validation_error(f"Could not find {resource_id}.") from None
+        self._notify(changed.arn)
+
+
+_COMPONENT: Final = "inference-component"
+
+
+def _name(resource_id: str) -> str:
+    return resource_id.removeprefix(f"{_COMPONENT}/")
 
 
 def _parts(resource_id: str) -> tuple[str, str]:

@@ -7,7 +7,7 @@ from typing import Final
 
 from sagesmith.clock import Clock, system_clock
 from sagesmith.fleet.api import Fleet
-from sagesmith.hosting._endpoint import KIND, EndpointWorker, Parts, RoutingTable
+from sagesmith.hosting._endpoint import KIND, EndpointWorker, Hosts, NoHosts, Parts, RoutingTable
 from sagesmith.images import Image, resolve
 from sagesmith.instance.spec import ServerAddress
 from sagesmith.lifecycle.endpoint import Deployment, Status
@@ -31,6 +31,7 @@ class Endpoints:
         resolve: what an image URI means.
         raised: returns those of a region's alarms that are, or since a time were, in state ALARM.
         deployed: learns what serves at each endpoint, by region and name; None when it is gone.
+        hosts: who has copies of inference components on the instances.
         owner: the name under which rows are claimed; the same one after a restart.
         poll_s: how often all rows are looked at, in case a notification was lost.
     """
@@ -49,6 +50,7 @@ class Endpoints:
         resolve: Callable[[str], Image] = resolve,
         raised: Callable[[str, Sequence[str], float], Sequence[str]] = lambda region, names, since: (),
         deployed: Callable[[str, str, Deployment | None], None] = lambda region, name, deployment: None,
+        hosts: Hosts | None = None,
         clock: Clock = system_clock,
         owner: str = "server",
         poll_s: float = 10.0,
@@ -66,6 +68,7 @@ class Endpoints:
             clock,
             raised,
             deployed,
+            hosts or NoHosts(),
         )
         self._rows = ClaimedRows(resources, KIND, DRIVEN, self._make, owner=owner, clock=clock, poll_s=poll_s)
 

@@ -22,12 +22,14 @@ from sagesmith.clock import Clock, system_clock
 from sagesmith.errors import AwsError
 from sagesmith.hosting import _gateway_errors as errors
 from sagesmith.hosting._gateway_chain import ChainLink
+from sagesmith.hosting._gateway_components import Component, component_key
 from sagesmith.hosting._gateway_http import HttpLink
 from sagesmith.hosting._gateway_link import Invocation, Link, Owner
 from sagesmith.hosting._gateway_models import ModelsLink
 from sagesmith.hosting._gateway_stream import TOO_LONG, Stream
 from sagesmith.hosting._gateway_table import (
     DIRECT,
+    EMPTY,
     ENDING,
     MODELS,
     RANDOM,
@@ -41,6 +43,7 @@ from sagesmith_toolkit.frames import STREAM
 
 __all__ = [
     "DIRECT",
+    "EMPTY",
     "MODELS",
     "RANDOM",
     "STREAM_PATH",
@@ -167,20 +170,27 @@ class Gateway:
         status: str = "InService",
         features: Mapping[str, Collection[str]] = MappingProxyType({}),
         shadows: Mapping[str, float] = MappingProxyType({}),
+        component_of: str = "",
     ) -> None:
         """Make the endpoint known, or change it: its *variants* with their weights, and its *status*.
 
         The key of a variant is its name; during an update, when it may be there twice, a NUL and what tells the two
         apart may follow. *features* of variants, by key: those with `RANDOM` send each request to any instance, the
         others to that with the fewest in flight; to those with `DIRECT` requests name their container, to those with
-        `MODELS` their model. *shadows* have weight 0 and get that part of the others' requests as copies.
+        `MODELS` their model; those with `EMPTY` are to have no instances. *shadows* have weight 0 and get that part of the others' requests as copies.
 
         Variants that are no longer named are retired: their instances take no new requests and are forgotten
-        when those in flight are answered. Invocations are refused while *status* is not one that serves.
+        when those in flight are answered. Invocations are refused while *status* is not one that serves. An endpoint
+        without variants serves through inference components: these are made known as if they were endpoints, with
+        their `component_key` as *name*, and the endpoint's name as *component_of*.
         """
         endpoint = self._endpoints.get((region, name))
         if endpoint is None:
-            endpoint = self._endpoints[region, name] = Endpoint(region, name, self.account_id)
+            if component_of:
+                endpoint = Component(region, name, self.account_id, component_of)
+            else:
+                endpoint = Endpoint(region, name, self.account_id)
+            self._endpoints[region, name] = endpoint
         endpoint.status = ENDING if self._ending else status
         for gone in endpoint.set_variants(variants, self._limits, shadows):
             self._retire(gone)
@@ -271,6 +281,21 @@ class Gateway:
         """
         return self._endpoints.get((region, name)) or Endpoint(region, name, self.account_id)
 
+    def component(self, endpoint: Endpoint, name: str) -> Endpoint:
+        """Return the inference component *name* of *endpoint*.
+
+        Raises:
+            AwsError: `ValidationError`, there is no such endpoint, or it has no such component that serves.
+        """
+        found = self._endpoints.get((endpoint.region, component_key(name)))
+        if found is None or found.name != endpoint.name or not endpoint.status:
+            if not endpoint.status:
+                raise errors.endpoint_not_found(endpoint.name, self.account_id)
+            raise errors.component_not_found(
+                name, endpoint.name, self.account_id, has_models=bool(endpoint.variants)
+            )
+        return found
+
     async def call(
         self,
         region: str,
@@ -280,17 +305,22 @@ class Gateway:
         target_variant: str = "",
         *,
         needs: frozenset[str] = frozenset(),
+        component: str = "",
     ) -> Answer:
         """Invoke an endpoint and wait for the answer, for callers that are not in a hurry.
 
         Args:
             needs: features that the variant must have.
+            component: the inference component that the request names.
 
         Raises:
             AwsError: as the runtime's InvokeEndpoint.
         """
         invocation = Answer(head, body, monotonic())
-        variant = self.endpoint(region, name).choose(target_variant)
+        endpoint = self.endpoint(region, name)
+        if component:
+            endpoint = self.component(endpoint, component)
+        variant = endpoint.choose(target_variant)
         variant.check(needs)
         variant.submit(invocation)
         if variant.shadow is not None:
@@ -350,9 +380,11 @@ class Gateway:
 
     def _keep_counters(self, variant: Variant) -> None:
         counters = variant.counters
-        if counters.invocations:
+        if counters.invocations or counters.more:
             variant.counters = type(counters)()
             data = counters.data(variant.endpoint.name, variant.name, len(variant.links), self._clock())
+            if isinstance(variant.endpoint, Component):
+                data = variant.endpoint.metrics(data)
             self._unsunk.append((variant.endpoint.region, data))
 
     def _sink_all(self, batch: list[tuple[str, list[Datum]]]) -> None:

@@ -182,7 +182,7 @@ class Scaler:
         """Ask for another capacity, write that down, and follow it up."""
         activity = await in_thread(
             self._scaling.begin_activity,
-            target, f"Setting desired instance count to {wanted}.", cause, wanted,
+            target, f"Setting desired {_noun(target)} count to {wanted}.", cause, wanted,
         )  # fmt: skip
         capacity = self._capacity[target.namespace, target.dimension]
         try:
@@ -190,7 +190,7 @@ class Scaler:
         except Exception as error:
             await in_thread(
                 self._scaling.end_activity, activity, "Failed",
-                f"Failed to set desired instance count to {wanted}. Reason: {error}",
+                f"Failed to set desired {_noun(target)} count to {wanted}. Reason: {error}",
             )  # fmt: skip
             return False
         _log.info("%s goes from %d to %d: %s", target.resource_id, current, wanted, cause)
@@ -208,12 +208,15 @@ class Scaler:
             if present[0] != wanted:
                 status, message = (
                     "Overridden",
-                    f"The desired instance count was set to {present[0]} meanwhile.",
+                    f"The desired {_noun(target)} count was set to {present[0]} meanwhile.",
                 )
                 break
             if present[1]:
                 status = "Successful"
-                message = f"Successfully set desired instance count to {wanted}. Change successfully fulfilled by sagemaker."
+                message = (
+                    f"Successfully set desired {_noun(target)} count to {wanted}. Change successfully fulfilled by "
+                    "sagemaker."
+                )
                 break
             await asyncio.sleep(_TICK_S)
         await in_thread(self._scaling.end_activity, activity, status, message)
@@ -255,3 +258,8 @@ class Scaler:
             await work
         except Exception:
             _log.exception("a step of scaling failed")
+
+
+def _noun(target: Target) -> str:
+    """What the target has a number of, as activities say it."""
+    return "copy" if target.dimension.endswith("CopyCount") else "instance"

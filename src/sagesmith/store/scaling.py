@@ -38,6 +38,11 @@ class Target:
     dimension: str
 
     @property
+    def kind(self) -> tuple[str, str]:
+        """What kind of thing is scaled: service namespace and dimension."""
+        return self.namespace, self.dimension
+
+    @property
     def name(self) -> str:
         """Its name as a resource."""
         return f"{self.namespace}|{self.resource_id}|{self.dimension}"

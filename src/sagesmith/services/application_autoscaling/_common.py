@@ -13,8 +13,11 @@ from sagesmith.store.scaling import NOTES, Scaling, Target
 
 __all__ = ["SERVED", "invalid", "listed", "not_found", "registered", "shown", "target_of"]
 
-SERVED: Final = ("sagemaker", "sagemaker:variant:DesiredInstanceCount")
-"""The one service namespace and dimension that can be scaled."""
+SERVED: Final[Mapping[str, tuple[str, ...]]] = {
+    "sagemaker:variant:DesiredInstanceCount": ("endpoint", "my-endpoint", "variant", "my-variant"),
+    "sagemaker:inference-component:DesiredCopyCount": ("inference-component", "my-component"),
+}
+"""The dimensions of the service namespace ``sagemaker`` that can be scaled, and what their resource IDs look like."""
 
 _PAGE: Final = 50
 
@@ -36,16 +39,17 @@ def target_of(call: Call, request: Mapping[str, Any]) -> Target:
         AwsError: `ValidationException`, it is nothing that can be scaled here.
     """
     target = Target.of(call.region, request)
-    if (target.namespace, target.dimension) != SERVED:
+    form = SERVED.get(target.dimension)
+    if target.namespace != "sagemaker" or form is None:
         raise invalid(
-            f"Sagesmith scales the scalable dimension {SERVED[1]} of the service namespace {SERVED[0]} only, not "
-            f"{target.dimension} of {target.namespace}."
+            f"Sagesmith scales the scalable dimensions {' and '.join(SERVED)} of the service namespace sagemaker only, "
+            f"not {target.dimension} of {target.namespace}."
         )
     parts = target.resource_id.split("/")
-    if len(parts) != 4 or (parts[0], parts[2]) != ("endpoint", "variant"):
+    if len(parts) != len(form) or not all(parts) or parts[::2] != list(form[::2]):
         raise invalid(
             f"Unsupported service namespace, resource type or scalable dimension: the resource ID {target.resource_id!r} "
-            "must look like endpoint/my-endpoint/variant/my-variant."
+            f"must look like {'/'.join(form)}."
         )
     return target
 

@@ -22,7 +22,16 @@ from sagesmith.store.scaling import NOTES, POLICY, Scaling, Target
 
 __all__ = ["PolicyHandlers"]
 
-_PER_INSTANCE: Final = "SageMakerVariantInvocationsPerInstance"
+_PREDEFINED: Final = {
+    "sagemaker:variant:DesiredInstanceCount": (
+        "SageMakerVariantInvocationsPerInstance", "InvocationsPerInstance", ("EndpointName", "VariantName"),
+    ),
+    "sagemaker:inference-component:DesiredCopyCount": (
+        "SageMakerInferenceComponentInvocationsPerCopy", "InvocationsPerCopy", ("InferenceComponentName",),
+    ),
+}  # fmt: skip
+"""By dimension the predefined metric that tracks it, the metric that it is, and that one's dimensions."""
+
 _LOW_PART: Final = 0.9
 """The alarm below the target rings at that part of it, so that the two never call in turn."""
 _HIGH_PERIODS: Final = 3
@@ -146,19 +155,16 @@ class PolicyHandlers:
         value = float(tracking["TargetValue"])
         if predefined:
             kind = predefined["PredefinedMetricType"]
-            if kind != _PER_INSTANCE:
+            known, metric, names = _PREDEFINED[target.dimension]
+            if kind != known:
                 raise invalid(
                     f"The predefined metric {kind} is not available for this scalable dimension in Sagesmith. "
-                    f"Use {_PER_INSTANCE} or a CustomizedMetricSpecification."
+                    f"Use {known} or a CustomizedMetricSpecification."
                 )
-            _, endpoint, _, variant = target.resource_id.split("/")
-            dimensions = [
-                {"Name": "EndpointName", "Value": endpoint},
-                {"Name": "VariantName", "Value": variant},
-            ]
+            values = target.resource_id.split("/")[1::2]
+            dimensions = [{"Name": name, "Value": each} for name, each in zip(names, values, strict=True)]
             members = {
-                "Namespace": "AWS/SageMaker", "MetricName": "InvocationsPerInstance", "Statistic": "Sum",
-                "Dimensions": dimensions,
+                "Namespace": "AWS/SageMaker", "MetricName": metric, "Statistic": "Sum", "Dimensions": dimensions,
             }  # fmt: skip
             return members, value * self._period_s / 60  # the target is meant per minute
         if custom is None or custom.get("Metrics"):

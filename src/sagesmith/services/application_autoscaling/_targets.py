@@ -49,7 +49,7 @@ class TargetHandlers:
         if not self._exists(target):
             raise invalid(
                 f"No scalable resource found for service namespace: {target.namespace}, resource ID: "
-                f"{target.resource_id}, scalable dimension: {target.dimension}. Create the endpoint first."
+                f"{target.resource_id}, scalable dimension: {target.dimension}. Create the {target.resource_id.split('/')[0].replace('-', ' ')} first."
             )
         found = self._scaling.target(target)
         before: Mapping[str, Any] = found.document if found is not None else {}

@@ -121,7 +121,14 @@ _STUDIO: Final = {
 _LISTS_OF: Final = frozenset(
     ("ListTags", "ListPipelineExecutions", "ListTrainingJobsForHyperParameterTuningJob")
 )
-_CREATED_WITH: Final = {"CreateEndpoint": ("EndpointConfigName",), "UpdateEndpoint": ("EndpointConfigName",)}
+_CREATED_WITH: Final = {
+    "CreateEndpoint": ("EndpointConfigName",),
+    "UpdateEndpoint": ("EndpointConfigName",),
+    "CreateInferenceComponent": ("EndpointName",),
+    "InvokeEndpoint": ("InferenceComponentName",),
+    "InvokeEndpointWithResponseStream": ("InferenceComponentName",),
+}
+"""Further members that name resources on which the action must be allowed."""
 
 
 def _sagemaker(operation: str, request: Document, place: Place) -> Iterator[Check]:

@@ -12,6 +12,7 @@ from sagesmith.services.sagemaker import _engine
 from sagesmith.services.sagemaker._endpoint_configs import EndpointConfigHandlers
 from sagesmith.services.sagemaker._endpoints import EndpointHandlers
 from sagesmith.services.sagemaker._engine import Engine
+from sagesmith.services.sagemaker._inference_components import InferenceComponentHandlers
 from sagesmith.services.sagemaker._kinds import RECORD_ONLY
 from sagesmith.services.sagemaker._models import ModelHandlers
 from sagesmith.services.sagemaker._own_images import OwnImages
@@ -34,6 +35,7 @@ def handlers(
     has_object: Callable[[str, str], bool],
     default_role_arn: str,
     notify_transform_job: Callable[[str], None] = lambda arn: None,
+    notify_component: Callable[[str], None] = lambda arn: None,
     owner: str = "",
     check_role: Callable[[str], None] = lambda role_arn: None,
     has_alarm: Callable[[str, str], bool] = lambda region, name: False,
@@ -51,6 +53,7 @@ def handlers(
         has_object: whether a bucket has an object of that key, or below it if it ends with a slash.
         default_role_arn: the execution role of models that name none.
         notify_transform_job: the same for transform jobs.
+        notify_component: the same for inference components.
         owner: the name under which this server's drivers claim; "" leaves what is new to whoever comes first.
         check_role: raises `AwsError` if a role cannot be used as execution role.
         has_alarm: whether a region has a CloudWatch alarm of that name.
@@ -59,6 +62,14 @@ def handlers(
         model: SageMaker's service model; called when first needed.
     """
     engine = Engine(resources, Shapes(model or _own_model))
+    models = ModelHandlers(
+        engine,
+        resolve=resolve,
+        has_object=has_object,
+        check_role=check_role,
+        check_image=check_image,
+        default_role_arn=default_role_arn,
+    )
     return [
         TrainingJobHandlers(
             engine,
@@ -78,20 +89,22 @@ def handlers(
             clock=clock,
             owner=owner,
         ),
-        ModelHandlers(
-            engine,
-            resolve=resolve,
-            has_object=has_object,
-            check_role=check_role,
-            check_image=check_image,
-            default_role_arn=default_role_arn,
-        ),
+        models,
         EndpointConfigHandlers(engine, check_instance_type=check_instance_type),
         EndpointHandlers(
             engine,
             notify_endpoint,
             default_role_arn=default_role_arn,
             has_alarm=has_alarm,
+            clock=clock,
+            owner=owner,
+        ),
+        InferenceComponentHandlers(
+            engine,
+            notify_component,
+            check_container=models.check_container,
+            has_alarm=has_alarm,
+            default_role_arn=default_role_arn,
             clock=clock,
             owner=owner,
         ),

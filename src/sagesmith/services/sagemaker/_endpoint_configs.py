@@ -9,6 +9,11 @@ from sagesmith.aws.call import Call, operation
 from sagesmith.errors import AwsError, validation_error
 from sagesmith.lifecycle.endpoint import Deployment, Variant
 from sagesmith.services.sagemaker._checks import check_s3_uri, check_unique, not_available, refuse
+from sagesmith.services.sagemaker._component_variants import (
+    check_component_variants,
+    check_scaling,
+    vacant_details,
+)
 from sagesmith.services.sagemaker._engine import Engine, is_page
 from sagesmith.services.sagemaker._kinds import ENDPOINT_CONFIG, MODEL
 from sagesmith.services.sagemaker._model_details import model_details
@@ -19,7 +24,7 @@ _NOT_THERE_YET: Final = (
     "ExplainerConfig", "CrossRegionTrafficConfig",
 )  # fmt: skip
 _VARIANT_NOT_THERE_YET: Final = (
-    "ServerlessConfig", "AcceleratorType", "CoreDumpConfig", "ManagedInstanceScaling", "InstancePools",
+    "ServerlessConfig", "AcceleratorType", "CoreDumpConfig", "InstancePools",
     "CapacityReservationConfig", "AcceleratorPartitionLayouts", "EnableSSMAccess",
 )  # fmt: skip
 _ROUTING: Final = ("LEAST_OUTSTANDING_REQUESTS", "RANDOM")
@@ -51,6 +56,7 @@ class EndpointConfigHandlers:
         _check_async(request.get("AsyncInferenceConfig") or {}, len(request["ProductionVariants"]))
         variants, shadows = request["ProductionVariants"], request.get("ShadowProductionVariants") or []
         check_unique((v["VariantName"] for v in (*variants, *shadows)), "variant name", "productionVariants")
+        check_component_variants(request, (*variants, *shadows))
         for variant in (*variants, *shadows):
             self._check_variant(call, variant)
         if shadows and (len(variants) > 1 or len(shadows) > 1):
@@ -92,11 +98,7 @@ class EndpointConfigHandlers:
         strategy = (variant.get("RoutingConfig") or {}).get("RoutingStrategy", _ROUTING[0])
         if strategy not in _ROUTING:
             raise not_available(f"{where}.RoutingConfig.RoutingStrategy {strategy}")
-        if not variant.get("ModelName"):
-            raise validation_error(
-                f"{where}.ModelName must be given: inference components, which an endpoint without a model is for, "
-                "are not supported by Sagesmith yet."
-            )
+        check_scaling(variant, where)
         for member in ("InstanceType", "InitialInstanceCount"):
             if not variant.get(member):
                 raise validation_error(
@@ -109,7 +111,8 @@ class EndpointConfigHandlers:
                 f"The account-level service limit '{variant['InstanceType']} for endpoint usage' is {MAX_INSTANCES} "
                 f"Instances, with a request delta of {variant['InitialInstanceCount']} Instances.",
             )
-        self._engine.find(call, MODEL, variant["ModelName"])
+        if variant.get("ModelName"):
+            self._engine.find(call, MODEL, variant["ModelName"])
 
 
 def _check_async(config: Mapping[str, Any], count: int) -> None:
@@ -146,13 +149,17 @@ def new_deployment(
     variants = []
     shadows = config.document.get("ShadowProductionVariants") or []
     for given in (*config.document["ProductionVariants"], *shadows):
-        model = engine.find(call, MODEL, given["ModelName"]).document
+        if given.get("ModelName"):
+            model = engine.find(call, MODEL, given["ModelName"]).document
+            details = _details(given, model, default_role_arn, now)
+        else:
+            details = vacant_details(given, config.document, now)
         variants.append(
             Variant(
                 name=given["VariantName"],
                 weight=_weight(given),
                 count=given["InitialInstanceCount"],
-                details=_details(given, model, default_role_arn, now),
+                details=details,
                 shadow=given in shadows,
             )
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -26,8 +26,8 @@ from sagesmith.services.sagemaker._checks import check_unique, refuse
 from sagesmith.services.sagemaker._deployment_configs import check_policy, policy_of
 from sagesmith.services.sagemaker._endpoint_configs import MAX_INSTANCES, new_deployment
 from sagesmith.services.sagemaker._engine import Engine, is_page
-from sagesmith.services.sagemaker._kinds import ENDPOINT
-from sagesmith.store.resources import Change, Resource
+from sagesmith.services.sagemaker._kinds import ENDPOINT, INFERENCE_COMPONENT
+from sagesmith.store.resources import Change, ListQuery, Resource
 
 __all__ = ["EndpointHandlers"]
 
@@ -104,6 +104,7 @@ class EndpointHandlers:
         excluded = {p["VariantPropertyType"] for p in request.get("ExcludeRetainedVariantProperties") or ()}
         found = self._engine.find(call, ENDPOINT, request["EndpointName"])
         deployment = self._deployment(call, request["EndpointConfigName"])
+        self._check_components(call, found.name, deployment)
         retained = bool(request.get("RetainDeploymentConfig"))
 
         def event(run: EndpointRun) -> Event:
@@ -157,6 +158,13 @@ class EndpointHandlers:
     def delete_endpoint(self, call: Call, request: Mapping[str, Any]) -> None:
         """Let the endpoint's instances end, then forget it."""
         at = self._clock()
+        name = self._engine.find(call, ENDPOINT, request["EndpointName"]).name
+        components = self._components(call, name)
+        if components:
+            raise validation_error(
+                f'Cannot delete endpoint "{call.arn(f"{ENDPOINT.arn}/{name}")}": it hosts the inference components '
+                f"{', '.join(c.name for c in components)}. Delete them first."
+            )
 
         def edit(resource: Resource) -> Change | None:
             run = endpoint_run(resource.document)
@@ -169,6 +177,22 @@ class EndpointHandlers:
         if resource.status == Status.DELETED:
             self._engine.resources.delete(resource)
         self._notify(resource.arn)
+
+    def _components(self, call: Call, endpoint: str) -> Sequence[Resource]:
+        """Return inference components that are on the endpoint, some if there are many."""
+        query = ListQuery(parent=endpoint, limit=100)
+        return self._engine.resources.list(INFERENCE_COMPONENT.arn, call.region, query).items
+
+    def _check_components(self, call: Call, endpoint: str, deployment: Deployment) -> None:
+        """Refuse an update that would leave inference components without instances."""
+        vacant = {v.name for v in deployment.variants if v.details.get("vacant")}
+        for component in self._components(call, endpoint):
+            if component.document["VariantName"] not in vacant:
+                raise validation_error(
+                    f"The endpoint configuration {deployment.config_name} has no variant "
+                    f"{component.document['VariantName']} for inference components, but {component.name} is on that. "
+                    "Keep the variant, or delete the component first."
+                )
 
     def _alarm_checker(self, call: Call) -> Callable[[str], bool]:
         return lambda name: self._has_alarm(call.region, name)

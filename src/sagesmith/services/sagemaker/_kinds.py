@@ -15,6 +15,7 @@ from typing import Final
 __all__ = [
     "ENDPOINT",
     "ENDPOINT_CONFIG",
+    "INFERENCE_COMPONENT",
     "KINDS",
     "MODEL",
     "RECORD_ONLY",
@@ -135,6 +136,15 @@ TRANSFORM_JOB: Final = ResourceKind(
 MODEL: Final = _stored("Model", "model", "model")
 ENDPOINT_CONFIG: Final = _stored("EndpointConfig", "endpoint-config", "endpoint configuration")
 ENDPOINT: Final = _stored("Endpoint", "endpoint", "endpoint", status="EndpointStatus")
+INFERENCE_COMPONENT: Final = _stored(
+    "InferenceComponent",
+    "inference-component",
+    "inference component",
+    status="InferenceComponentStatus",
+    parent="EndpointName",
+    parent_filter="EndpointNameEquals",
+    equals={"VariantNameEquals": "VariantName"},
+)
 
 RECORD_ONLY: Final[tuple[ResourceKind, ...]] = (
     _stored(
@@ -192,6 +202,15 @@ RECORD_ONLY: Final[tuple[ResourceKind, ...]] = (
 """Families that SageMaker itself only stores."""
 
 KINDS: Final[Mapping[str, ResourceKind]] = {
-    kind.arn: kind for kind in (TRAINING_JOB, TRANSFORM_JOB, MODEL, ENDPOINT_CONFIG, ENDPOINT, *RECORD_ONLY)
+    kind.arn: kind
+    for kind in (
+        TRAINING_JOB,
+        TRANSFORM_JOB,
+        MODEL,
+        ENDPOINT_CONFIG,
+        ENDPOINT,
+        INFERENCE_COMPONENT,
+        *RECORD_ONLY,
+    )
 }
 """Every family, by what its ARNs begin with."""

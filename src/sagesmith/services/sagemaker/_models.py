@@ -96,6 +96,15 @@ class ModelHandlers:
         """Forget the model; endpoints that were made from it go on."""
         self._engine.delete(call, MODEL, request)
 
+    def check_container(self, call: Call, container: Mapping[str, Any], role_arn: str) -> None:
+        """Refuse a container whose image cannot be run with that role, or whose data is not there.
+
+        Raises:
+            AwsError: `ValidationException`.
+        """
+        self._check_container(container)
+        self._check_image(call, self._resolve(container["Image"]), role_arn)
+
     def _check_container(self, container: Mapping[str, Any]) -> None:
         if container.get("ModelPackageName"):
             raise validation_error(

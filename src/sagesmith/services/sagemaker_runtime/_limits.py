@@ -10,6 +10,7 @@ from sagesmith.hosting.gateway import DIRECT, MODELS
 
 __all__ = [
     "ACTION",
+    "COMPONENT",
     "MAX_BODY",
     "REFUSED",
     "REFUSED_HEADERS",
@@ -25,7 +26,6 @@ MAX_BODY: Final = 6 * 1024 * 1024
 
 REFUSED: Final[Mapping[str, str]] = {
     "EnableExplanations": "x-amzn-sagemaker-enable-explanations",
-    "InferenceComponentName": "x-amzn-sagemaker-inference-component",
     "SessionId": "x-amzn-sagemaker-session-id",
     "PrefixAwareId": "x-amzn-sagemaker-prefix-aware-id",
 }
@@ -37,8 +37,14 @@ SPECIAL: Final[Mapping[str, tuple[str, str, str]]] = {
 }
 """Members that only some models take: the header, the field in the frame's head, the feature that it needs."""
 
+COMPONENT: Final = b"x-amzn-sagemaker-inference-component"
+"""The header that names the inference component which is to answer."""
+
 SPECIAL_HEADERS: Final = frozenset(
-    header.encode() for header in (*REFUSED.values(), *(special[0] for special in SPECIAL.values()))
+    (
+        COMPONENT,
+        *(header.encode() for header in (*REFUSED.values(), *(special[0] for special in SPECIAL.values()))),
+    )
 )
 REFUSED_HEADERS: Final = {header.encode(): member for member, header in REFUSED.items()}
 

@@ -18,6 +18,7 @@ from sagesmith.hosting.capture import Capture, Captured, Captures
 from sagesmith.hosting.gateway import Gateway, Invocation, request_head
 from sagesmith.services.sagemaker_runtime._limits import (
     ACTION,
+    COMPONENT,
     MAX_BODY,
     REFUSED_HEADERS,
     SPECIAL_HEADERS,
@@ -108,8 +109,12 @@ class InvokeRoute:
         if endpoint.asynchronous:
             raise is_asynchronous(endpoint.name)
         is_plain = headers.keys().isdisjoint(SPECIAL_HEADERS)
-        if not is_plain and not headers.keys().isdisjoint(_REFUSED):
-            raise refuse(next(member for header, member in REFUSED_HEADERS.items() if header in headers))
+        if not is_plain:
+            if not headers.keys().isdisjoint(_REFUSED):
+                raise refuse(next(member for header, member in REFUSED_HEADERS.items() if header in headers))
+            if COMPONENT in headers:
+                endpoint = self._gateway.component(endpoint, headers[COMPONENT].decode("latin-1"))
+                self._authorize(exchange.caller, ACTION, endpoint.arn, exchange)
         if len(body) > MAX_BODY:
             raise body_too_large(len(body))
         get = headers.get

@@ -63,7 +63,13 @@ class Runtime:
             fields=fields,
         )
         answer = await self._gateway.call(
-            call.region, request["EndpointName"], head, body, request.get("TargetVariant", ""), needs=needs
+            call.region,
+            request["EndpointName"],
+            head,
+            body,
+            request.get("TargetVariant", ""),
+            needs=needs,
+            component=request.get("InferenceComponentName", ""),
         )
         headers = dict(
             line.decode("latin-1").split(": ", 1) for line in answer.headers.split(b"\r\n") if line

@@ -18,6 +18,7 @@ from sagesmith.hosting.capture import MUCH_BYTES, Capture, Captured, Captures
 from sagesmith.hosting.gateway import STREAM_PATH, Gateway, Stream, request_head
 from sagesmith.services.sagemaker_runtime._limits import (
     ACTION,
+    COMPONENT,
     MAX_BODY,
     REFUSED_HEADERS,
     body_too_large,
@@ -78,6 +79,9 @@ class StreamRoute:
         self._authorize(exchange.caller, ACTION, endpoint.arn, exchange)
         if endpoint.asynchronous:
             raise is_asynchronous(endpoint.name)
+        if COMPONENT in headers:
+            endpoint = gateway.component(endpoint, headers[COMPONENT].decode("latin-1"))
+            self._authorize(exchange.caller, ACTION, endpoint.arn, exchange)
         for header, member in REFUSED_HEADERS.items():
             if header in headers:
                 raise refuse(member)
