@@ -145,6 +145,38 @@ async def test_who_may_not_invoke_does_not_learn_what_exists(invoke: Runner) -> 
         assert caught.value.status == 403
 
 
+async def test_a_component_is_invoked_by_who_may_on_both(gateway: Gateway, tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def watch(caller: Caller, action: str, resource: str, request: Any) -> None:
+        asked.append(resource.rpartition(":")[2])
+        if resource.endswith("/secret"):
+            raise access_denied(f"not authorized to perform: {action} on resource: {resource}")
+
+    gateway.set_endpoint("us-east-1", "shelf", {})
+    for name in ("open", "secret"):
+        key = f"inference-component/{name}"
+        gateway.set_endpoint("us-east-1", key, {"all": 1.0}, component_of="shelf")
+        gateway.add_instance("us-east-1", key, "all", f"c-{name}", f"unix:{tmp_path}/m.sock")
+    invoke = Runner(InvokeRoute(gateway, watch))
+
+    def named(name: str) -> dict[str, str]:
+        return {"x-amzn-sagemaker-inference-component": name}
+
+    assert (await invoke(name="shelf", headers=named("open")))[0] == 200
+    assert asked == ["endpoint/shelf", "inference-component/open"]
+    with pytest.raises(AwsError, match="inference-component/secret"):
+        await invoke(name="shelf", headers=named("secret"))
+    with pytest.raises(AwsError, match="Inference Component Name header is required"):
+        await invoke(name="shelf")
+    with pytest.raises(AwsError, match="Inference component none of endpoint shelf"):
+        await invoke(name="shelf", headers=named("none"))
+    with pytest.raises(AwsError, match="leave InferenceComponentName out"):
+        await invoke(name="churn", headers=named("open"))
+    with pytest.raises(AwsError, match="Endpoint nothing of account"):
+        await invoke(name="nothing", headers=named("open"))
+
+
 @pytest.mark.parametrize("name", ["-churn", "a" * 64, "%2e%2e", "a%20b", "%ff", "churn%0A"])
 async def test_a_name_that_none_can_have(invoke: Runner, name: str) -> None:
     with pytest.raises(AwsError, match="at 'endpointName' failed to satisfy constraint") as caught:
