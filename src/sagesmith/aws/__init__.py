@@ -11,7 +11,8 @@ from sagesmith.aws._exchange import Exchange, FastRoute, HttpRequest, HttpRespon
 from sagesmith.aws._json import JsonText
 from sagesmith.aws._limits import Limits
 from sagesmith.aws._model import Catalog, OperationModel, ServiceModel, Shape
-from sagesmith.aws._server import HttpServer, RawHandler, StreamHandler
+from sagesmith.aws._server import HttpServer, RawHandler, StreamHandler, SwitchingHandler
+from sagesmith.aws._tunnel import Tunnel
 from sagesmith.aws.call import (
     Authorizer,
     BodyReader,
@@ -48,6 +49,8 @@ __all__ = [
     "ServiceModel",
     "Shape",
     "StreamHandler",
+    "SwitchingHandler",
+    "Tunnel",
     "encode_error",
     "encode_message",
     "marked_operations",

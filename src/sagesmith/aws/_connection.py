@@ -29,6 +29,7 @@ from sagesmith.aws._exchange import (
 )
 from sagesmith.aws._limits import Limits
 from sagesmith.aws._sending import Pieces, close_body, read_pieces, stream_headers
+from sagesmith.aws._tunnel import Tunnel
 from sagesmith.errors import AwsError
 
 __all__ = ["Connection", "Planner"]
@@ -37,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 _FOREVER: Final = float("inf")
 _BUFFER: Final = memoryview(bytearray(256 * 1024))
+_TUNNEL_BUFFER: Final = 64 * 1024
 
 
 class Planner(Protocol):
@@ -77,6 +79,7 @@ class Connection(asyncio.BufferedProtocol):
         "_can_write",
         "_current",
         "_draining",
+        "_early",
         "_head_bytes",
         "_headers",
         "_limits",
@@ -86,7 +89,9 @@ class Connection(asyncio.BufferedProtocol):
         "_pending",
         "_piece",
         "_sender",
+        "_switching",
         "_transport",
+        "_tunnel",
         "closed",
         "deadline",
         "secure",
@@ -110,6 +115,9 @@ class Connection(asyncio.BufferedProtocol):
         self._paused = 0
         self._draining = False
         self._can_write: asyncio.Event | None = None
+        self._switching = False
+        self._early: list[bytes] = []
+        self._tunnel: Tunnel | None = None
         self.closed = False
         self.secure = secure
         self.source_ip = ""
@@ -139,6 +147,8 @@ class Connection(asyncio.BufferedProtocol):
             if exchange is not None and exchange.gone is not None:
                 exchange.gone()
         self._pending.clear()
+        if self._tunnel is not None:
+            self._tunnel.writer.close()
         if self._can_write is not None:
             self._can_write.set()
 
@@ -148,14 +158,16 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Parse what the buffer holds now; whatever is wrong with it is answered and ends the connection."""
+        if self._switching:
+            self._carry_in(bytes(_BUFFER[:nbytes]))
+            return
         if self._draining:
             return
         self._piece = nbytes
         try:
             self._parser.feed_data(_BUFFER[:nbytes])
-        except httptools.HttpParserUpgrade:
-            # No protocol is offered to upgrade to; the request itself was complete and is answered.
-            self._last_request()
+        except httptools.HttpParserUpgrade as upgrade:
+            self._upgrade_asked(bytes(_BUFFER[upgrade.args[0] : nbytes]))
         except httptools.HttpParserError as error:
             if isinstance(error.__context__, Exception) and not isinstance(
                 error.__context__, httptools.HttpParserError
@@ -185,9 +197,10 @@ class Connection(asyncio.BufferedProtocol):
         self.deadline = _FOREVER if self._paused else self._loop.time() + self._limits.body_s
 
     def eof_received(self) -> bool:
-        """The client has said all; it may still read."""
+        """The client has said all; it may still read, unless it speaks another protocol, where this is the end."""
         if (
-            self._active is not None
+            not self._switching
+            and self._active is not None
             and not self.secure
             and not (self._current and not self._current.complete)
         ):
@@ -385,7 +398,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def close_soon(self) -> None:
         """Close now if idle, else after the present answer."""
-        if self.is_idle():
+        if self.is_idle() or self._tunnel is not None:
             self._transport.close()
         else:
             for exchange in (self._current, self._active, *self._pending):
@@ -415,6 +428,73 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.close()
         else:
             self.abort()
+
+    # Other protocols
+
+    def _upgrade_asked(self, rest: bytes) -> None:
+        """The request was complete, and *rest* after it is of another protocol, if that is agreed to."""
+        last = self._pending[-1] if self._pending else self._active
+        if last is None or not last.switches or last.replied:
+            # No protocol is offered to upgrade to; the request itself is answered.
+            self._last_request()
+            return
+        last.keep_alive = False
+        self._switching = True
+        self._early = [rest] if rest else []
+        self._pause()  # until it is known who reads on
+
+    def switch(self, tunnel: Tunnel, request_id: str) -> None:
+        """Answer 101 and pipe both ways from now on."""
+        if self.closed or not self._switching:
+            tunnel.writer.close()
+            self.abort()
+            return
+        self._tunnel = tunnel
+        self.deadline = _FOREVER
+        lines = [
+            *tunnel.headers,
+            ("connection", "Upgrade"),
+            ("upgrade", tunnel.protocol),
+            ("x-amzn-RequestId", request_id),
+            ("date", self.server.date.decode()),
+        ]
+        self.write(status_line(101) + header_block(lines) + b"\r\n" + tunnel.rest)
+        self._sender = self._loop.create_task(self._carry_out(tunnel))
+        early, self._early = self._early, []
+        for piece in early:
+            self._carry_in(piece)
+        self._resume()
+
+    def _carry_in(self, data: bytes) -> None:
+        """Pass on what the client says; a far end that is slow to take it stops him."""
+        tunnel = self._tunnel
+        if tunnel is None:
+            self._early.append(data)
+            return
+        tunnel.writer.write(data)
+        if tunnel.writer.transport.get_write_buffer_size() > _TUNNEL_BUFFER and not self._paused:
+            self._pause()
+            self._loop.create_task(self._drained(tunnel)).add_done_callback(_retrieve)
+
+    async def _drained(self, tunnel: Tunnel) -> None:
+        try:
+            await tunnel.writer.drain()
+        finally:
+            self._resume()
+
+    async def _carry_out(self, tunnel: Tunnel) -> None:
+        """Pass on what the far end says, until it has said all; a client that is slow to take it stops it."""
+        try:
+            while not self.closed and (piece := await tunnel.reader.read(_TUNNEL_BUFFER)):
+                self.write(piece)
+                if self._can_write is not None and not self._can_write.is_set():
+                    await self._can_write.wait()
+        except OSError:
+            pass  # it broke off: so do we
+        finally:
+            tunnel.writer.close()
+            if not self.closed:
+                self._transport.close()
 
     # Streams in
 
@@ -487,6 +567,12 @@ class Connection(asyncio.BufferedProtocol):
                 await self._can_write.wait()
         if chunked:
             self.write(b"0\r\n\r\n")
+
+
+def _retrieve(task: asyncio.Task[None]) -> None:
+    """Take the fault of a far end that broke off: whoever reads from it notices too."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _size_of(headers: Mapping[bytes, bytes]) -> int:

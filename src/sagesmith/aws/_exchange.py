@@ -11,7 +11,7 @@ import json
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -23,6 +23,7 @@ from sagesmith.errors import AwsError
 if TYPE_CHECKING:
     from sagesmith.aws._bodies import BodyPipe
     from sagesmith.aws._connection import Connection
+    from sagesmith.aws._tunnel import Tunnel
 
 __all__ = [
     "NOBODY",
@@ -130,11 +131,15 @@ class HttpRequest:
 
 @dataclass(slots=True)
 class HttpResponse:
-    """What a raw route answers. A body that is an iterator is sent piece by piece as it comes."""
+    """What a raw route answers. A body that is an iterator is sent piece by piece as it comes.
+
+    `cookies` are the values of `Set-Cookie`, the one header that may come several times.
+    """
 
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | Iterator[bytes] | AsyncIterator[bytes] = b""
+    cookies: Sequence[str] = ()
 
 
 class Exchange:
@@ -148,6 +153,7 @@ class Exchange:
         caller: who signed it.
         region: the region it was signed for.
         gone: called when the client goes away before the answer is complete.
+        switches: whether the connection may speak another protocol afterwards, by `switch`.
     """
 
     # Defaults stand in the class: what a request does not use is not set for each one, since it is made
@@ -161,6 +167,7 @@ class Exchange:
     complete: bool = False
     replied: bool = False
     keep_alive: bool = True
+    switches: bool = False
     limit: int = 0
     parts: list[bytes] | None = None
     pipe: BodyPipe | None = None
@@ -266,6 +273,16 @@ class Exchange:
             return
         self.replied = True
         connection.send_stream(self, status, headers, body)
+
+    def switch(self, tunnel: Tunnel) -> None:
+        """Answer that the connection now speaks another protocol, and lead it through *tunnel*; on the loop, once."""
+        connection = self._connection
+        if connection is None or self.replied:
+            tunnel.writer.close()
+            return
+        self.replied = True
+        self._connection = None
+        connection.switch(tunnel, self.request_id)
 
     def detach(self) -> None:
         """Forget the connection: it is gone or the answer is on its way."""

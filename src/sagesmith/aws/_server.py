@@ -26,11 +26,12 @@ from sagesmith.aws._exchange import (
     internal_failure,
 )
 from sagesmith.aws._limits import Limits
+from sagesmith.aws._tunnel import Tunnel
 from sagesmith.aws.call import BodyReader, Call
 from sagesmith.errors import AwsError
 from sagesmith_toolkit.sockets import unix_address
 
-__all__ = ["HttpServer", "RawHandler", "StreamHandler"]
+__all__ = ["HttpServer", "RawHandler", "StreamHandler", "SwitchingHandler"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,9 @@ RawHandler: TypeAlias = Callable[[HttpRequest], Awaitable[HttpResponse]]
 
 StreamHandler: TypeAlias = Callable[[Call, BodyReader], HttpResponse]
 """The same for bodies of any size, which it reads as they arrive. Called in a worker thread; *call* has no caller."""
+
+SwitchingHandler: TypeAlias = Callable[[HttpRequest], Awaitable[HttpResponse | Tunnel]]
+"""A raw handler that may lead a connection, whose client asked for it, on to somebody else."""
 
 FAST_LIMIT: Final = 26 * 1024 * 1024
 RAW_LIMIT: Final = 64 * 1024 * 1024
@@ -62,6 +66,7 @@ class HttpServer:
         raw_routes: Mapping[str, RawHandler] | None = None,
         fast_routes: Sequence[FastRoute] = (),
         stream_routes: Mapping[str, StreamHandler] | None = None,
+        switching_routes: Mapping[str, SwitchingHandler] | None = None,
         limits: Limits | None = None,
     ) -> None:
         self.limits = limits or Limits()
@@ -73,6 +78,9 @@ class HttpServer:
         # The longest prefix wins.
         routes = sorted((raw_routes or {}).items(), key=lambda item: len(item[0]), reverse=True)
         self._raw_routes = [(prefix.encode(), handler) for prefix, handler in routes]
+        self._switching_routes = [
+            (prefix.encode(), handler) for prefix, handler in (switching_routes or {}).items()
+        ]
         self._fast_routes = [(route.matches, self._fast(route)) for route in fast_routes]
         self._stream_routes = [
             (prefix.encode(), handler) for prefix, handler in (stream_routes or {}).items()
@@ -176,6 +184,11 @@ class HttpServer:
             if target.startswith(prefix):
                 exchange.begin, exchange.limit = self._raw(handler), RAW_LIMIT
                 return
+        for prefix, switching_handler in self._switching_routes:
+            if target.startswith(prefix):
+                exchange.begin, exchange.limit = self._raw(switching_handler), RAW_LIMIT
+                exchange.switches = b"upgrade" in exchange.headers
+                return
         for prefix, stream_handler in self._stream_routes:
             if target.startswith(prefix):
                 exchange.limit = STREAM_LIMIT
@@ -187,7 +200,7 @@ class HttpServer:
         """Answer *error* in the words of the protocol that the request speaks."""
         self._api.refuse(exchange, error)
 
-    def _raw(self, handler: RawHandler) -> Callable[[Exchange], None]:
+    def _raw(self, handler: SwitchingHandler) -> Callable[[Exchange], None]:
         def begin(exchange: Exchange) -> None:
             task = self._loop.create_task(_run_raw(handler, exchange))
             self._tasks.add(task)
@@ -256,7 +269,7 @@ def _health(exchange: Exchange) -> None:
     exchange.reply(200, b"content-type: text/plain\r\n", b"ok")
 
 
-async def _run_raw(handler: RawHandler, exchange: Exchange) -> None:
+async def _run_raw(handler: SwitchingHandler, exchange: Exchange) -> None:
     path, _, query = exchange.target.decode("latin-1").partition("?")
     request = HttpRequest(
         exchange.method.decode("latin-1"),
@@ -276,4 +289,8 @@ async def _run_raw(handler: RawHandler, exchange: Exchange) -> None:
         )
         exchange.fail(internal_failure(exchange.request_id))
     else:
-        exchange.send(response.status, list(response.headers.items()), response.body)
+        if isinstance(response, Tunnel):
+            exchange.switch(response)
+            return
+        cookies = [("set-cookie", value) for value in response.cookies]
+        exchange.send(response.status, [*response.headers.items(), *cookies], response.body)
