@@ -49,6 +49,8 @@ class ListQuery:
         parent: the exact `Resource.parent`; None for all.
         where: top-level members of the document and the text, number or flag each must equal (None: absent).
             Not backed by an index.
+        contains: top-level members of the document and what each must have in it: a part of its text or, of a list,
+            an element's JSON. Not backed by an index.
         arn_in: only these ARNs, upper and lower case alike; None for all.
         limit: at most so many on the page.
         token: `Page.next_token` of the page before, of a query with the same filters and order.
@@ -62,6 +64,7 @@ class ListQuery:
     status: str | Sequence[str] = ""
     parent: str | None = None
     where: Mapping[str, Any] = field(default_factory=dict)
+    contains: Mapping[str, str] = field(default_factory=dict)
     arn_in: Sequence[str] | None = None
     sort_by: Literal["name", "created", "modified", "status"] = "created"
     descending: bool = False
@@ -139,13 +142,20 @@ class ListQuery:
             clauses.append(_any_of("arn_key", [arn.lower() for arn in self.arn_in], parameters))
         for number, (member, value) in enumerate(self.where.items()):
             clauses.append(_member_equals(f"where_{number}", member, value, dialect, parameters))
+        for number, (member, part) in enumerate(self.contains.items()):
+            name = f"contains_{number}"
+            found = _member(name, member, dialect, parameters)
+            parameters[name] = part
+            clauses.append(
+                f"instr({found}, :{name}) > 0" if dialect == "sqlite" else f"position(:{name} in {found}) > 0"
+            )
         return clauses, parameters
 
     def _fingerprint(self, kind: str, region: str | None) -> str:
         return fingerprint(
             kind, region, self.name_contains, self.created_after, self.created_before, self.modified_after,
             self.modified_before, self.status, self.parent, dict(self.where), self.arn_in, self.sort_by,
-            self.descending,
+            self.descending, *([dict(self.contains)] if self.contains else ()),
         )  # fmt: skip
 
 
@@ -157,10 +167,18 @@ def _any_of(column: str, values: Sequence[str], parameters: dict[str, Any]) -> s
     return f"{column} in ({', '.join(':' + name for name in names)})"
 
 
+def _member(name: str, member: str, dialect: str, parameters: dict[str, Any]) -> str:
+    """Return the SQL that stands for a top-level *member* of the document, whose key becomes a parameter."""
+    if dialect == "sqlite":
+        parameters[f"{name}_key"] = f'$."{member}"'
+        return f"(document ->> :{name}_key)"
+    parameters[f"{name}_key"] = member
+    return f"(cast(document as json) ->> cast(:{name}_key as text))"
+
+
 def _member_equals(name: str, member: str, value: Any, dialect: str, parameters: dict[str, Any]) -> str:
     sqlite = dialect == "sqlite"
-    parameters[f"{name}_key"] = f'$."{member}"' if sqlite else member
-    found = f"document ->> :{name}_key" if sqlite else f"cast(document as json) ->> cast(:{name}_key as text)"
+    found = _member(name, member, dialect, parameters)
     if value is None:
         return f"{found} is null"
     if sqlite:
