@@ -15,10 +15,10 @@ import re
 import socket
 import ssl
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -110,6 +110,15 @@ class Authority:
                 finally:
                     path.unlink(missing_ok=True)
             return context
+
+    def answer_as(self, context: ssl.SSLContext, wanted: Callable[[str], bool]) -> None:
+        """Let a server with *context* answer under other names too, those that are *wanted*: as `leaf_context` would."""
+
+        def choose(connection: Any, name: str | None, _: ssl.SSLContext) -> None:
+            if name is not None and wanted(name):
+                connection.context = self.leaf_context(name.lower())
+
+        context.sni_callback = choose
 
     def client_context(self) -> ssl.SSLContext:
         """Return the TLS settings of a client that trusts our authority alone."""

@@ -55,6 +55,11 @@ class Home:
         return self.path / "instances"
 
     @property
+    def notebooks(self) -> Path:
+        """The volumes of notebook instances: one folder for each, which stays while it is stopped."""
+        return self.path / "notebooks"
+
+    @property
     def images(self) -> Path:
         """Framework environments, built on first use."""
         return self.path / "images"

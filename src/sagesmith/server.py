@@ -18,7 +18,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import cache
@@ -28,8 +28,9 @@ from typing import Any, Final
 from sagesmith import __version__, images
 from sagesmith.alarms import AlarmWatch
 from sagesmith.authority import Authority
-from sagesmith.aws import Api, Catalog, HttpRequest, HttpResponse, HttpServer, ServiceModel
+from sagesmith.aws import Api, Catalog, HttpRequest, HttpResponse, HttpServer, ServiceModel, Tunnel
 from sagesmith.config import Home, Settings, SettingsError
+from sagesmith.connect import is_aws
 from sagesmith.fleet.local import LocalFleet
 from sagesmith.hosting import Endpoints
 from sagesmith.hosting.async_inference import AsyncInference
@@ -41,6 +42,9 @@ from sagesmith.instance.spec import ServerAddress
 from sagesmith.jobs import TrainingJobs, TransformJobs
 from sagesmith.lifecycle.endpoint import Deployment
 from sagesmith.locks import HomeInUse, hold_lock
+from sagesmith.notebooks import NotebookGateway, Notebooks, Volumes
+from sagesmith.notebooks.addresses import PREFIX as NOTEBOOKS
+from sagesmith.notebooks.gateway import Switched
 from sagesmith.scaling import Scaler
 from sagesmith.services import (
     application_autoscaling,
@@ -96,6 +100,9 @@ class Parts:
     transform_jobs: TransformJobs
     endpoints: Endpoints
     components: Components
+    notebooks: Notebooks
+    notebook_gateway: NotebookGateway
+    url: Callable[[], str]
     authorizer: iam.IamAuthorizer
     database_is_local: bool
 
@@ -151,6 +158,8 @@ def _handlers(parts: Parts) -> list[object]:
             notify_transform_job=parts.transform_jobs.notify,
             notify_endpoint=parts.endpoints.notify,
             notify_component=parts.components.notify,
+            notify_notebook=parts.notebooks.notify,
+            url=parts.url,
             check_instance_type=parts.fleet.shape,
             has_object=parts.objects.has,
             default_role_arn=f"arn:aws:iam::{parts.settings.account_id}:role/{parts.settings.default_role}",
@@ -189,6 +198,8 @@ async def _serve(home: Home, settings: Settings) -> None:
     async with AsyncExitStack() as stack:
         authority = Authority(home)
         context = await asyncio.to_thread(authority.server_context, settings.host)
+        # Notebooks come to the server under those names of AWS's hosts that the SDKs have in their code.
+        authority.answer_as(context, is_aws)
         parts = await _make_parts(home, settings, stack)
         state: dict[str, Any] = {
             "url": "",
@@ -225,6 +236,7 @@ async def _serve(home: Home, settings: Settings) -> None:
                     account_id=settings.account_id,
                 )
             },
+            switching_routes={NOTEBOOKS: _notebooks_route(parts.notebook_gateway)},
             fast_routes=[
                 route(parts.gateway, parts.authorizer.authorize_resource, parts.captures)
                 for route in (sagemaker_runtime.InvokeRoute, sagemaker_runtime.StreamRoute)
@@ -259,7 +271,9 @@ async def _serve(home: Home, settings: Settings) -> None:
         stack.push_async_callback(watch.close)
         await parts.transform_jobs.start()
         stack.push_async_callback(parts.transform_jobs.close)
-        drivers = (parts.jobs, parts.transform_jobs, parts.endpoints, parts.components)
+        await parts.notebooks.start()
+        stack.push_async_callback(parts.notebooks.close)
+        drivers = (parts.jobs, parts.transform_jobs, parts.endpoints, parts.components, parts.notebooks)
         await parts.fleet.sweep([instance for driver in drivers for instance in driver.instances()])
         log.info("Sagesmith %s answers at %s (home %s)", __version__, state["url"], home.path)
         await stopped.wait()
@@ -344,6 +358,8 @@ async def _make_parts(home: Home, settings: Settings, stack: AsyncExitStack) -> 
     }
     scaler = Scaler(scaling, alarms, capacity)
     jobs = TrainingJobs(**common)
+    notebook_gateway = NotebookGateway()
+    of_notebooks = {name: part for name, part in common.items() if name != "resolve"}
     return Parts(
         settings=settings,
         catalog=catalog,
@@ -366,6 +382,9 @@ async def _make_parts(home: Home, settings: Settings, stack: AsyncExitStack) -> 
         transform_jobs=TransformJobs(**common),
         endpoints=endpoints,
         components=components,
+        notebooks=Notebooks(table=notebook_gateway, volumes=Volumes(home.notebooks), **of_notebooks),
+        notebook_gateway=notebook_gateway,
+        url=lambda: server().url,
         authorizer=iam.IamAuthorizer(
             identities,
             settings.account_id,
@@ -408,6 +427,17 @@ def _instances_route(fleet: LocalFleet) -> Any:
     async def answer(request: HttpRequest) -> HttpResponse:
         status, headers, body = await fleet.raw_handler(request)
         return HttpResponse(status, headers, body)
+
+    return answer
+
+
+def _notebooks_route(gateway: NotebookGateway) -> Any:
+    async def answer(request: HttpRequest) -> HttpResponse | Tunnel:
+        found = await gateway(request)
+        if isinstance(found, Switched):
+            reader, writer = found.answer.ends
+            return Tunnel(found.headers, reader, writer, found.answer.rest)
+        return HttpResponse(found.status, found.headers, found.body, found.cookies)
 
     return answer
 
@@ -463,6 +493,7 @@ class _StatusRoute:
             "transform jobs": "transform-job",
             "endpoints": "endpoint",
             "inference components": "inference-component",
+            "notebook instances": "notebook-instance",
         }
         public = {name: value for name, value in self._state.items() if name != "token"}
         return {

@@ -40,6 +40,7 @@ from sagesmith.instance.spec import (
     Command,
     Finished,
     InstanceSpec,
+    NotebookTask,
     Ready,
     ServingTask,
     message_from_json,
@@ -366,7 +367,7 @@ class LocalFleet:
 
     def _request(self, spec: InstanceSpec) -> Request:
         shape = InstanceShape(max(1, spec.vcpus), spec.memory_bytes, spec.gpus)
-        serving = isinstance(spec.task, ServingTask)
+        serving = isinstance(spec.task, ServingTask | NotebookTask)
         with contextlib.suppress(AwsError):
             shape = self.shape(spec.instance_type)
         return Request(spec.instance_id, spec.owner_arn, len(spec.hosts), shape, serving)

@@ -8,6 +8,7 @@ from sagesmith.images._environments import (
     PythonEnvironment,
     Use,
 )
+from sagesmith.images._recipes import notebook as notebook_environment
 from sagesmith.images._reference import Reference
 from sagesmith.images._script_mode import code_uri, for_serving, for_training
 
@@ -24,5 +25,6 @@ __all__ = [
     "for_serving",
     "for_training",
     "metric_definitions",
+    "notebook_environment",
     "resolve",
 ]

@@ -52,7 +52,8 @@ class PythonEnvironment:
 
     `name` is for people, `requirements` are as pip takes them. `modules` are imported once it is built: that shows
     that it works, and compiles them. `note` is said to every job: what it gets instead of what its tag names.
-    `nearest` stands in for it where its requirements cannot be had, or do not work with each other.
+    `nearest` stands in for it where its requirements cannot be had, or do not work with each other. `compiled`: all of it
+    is compiled, for those who import what `modules` does not say.
     """
 
     name: str
@@ -60,6 +61,7 @@ class PythonEnvironment:
     modules: tuple[str, ...] = ()
     note: str = ""
     nearest: PythonEnvironment | None = None
+    compiled: bool = False
 
     @property
     def folder_name(self) -> str:
@@ -285,6 +287,8 @@ class Environments:
         variables = installer_variables(os.environ)
         if uv:
             what = install_arguments(wanted.requirements, variables, self._torch_backend)
+            if wanted.compiled:
+                what = [*what, "--compile-bytecode"]
             commands = [
                 [uv, "venv", "--quiet", "--python", sys.executable, str(target)],
                 [uv, "pip", "install", "--no-progress", "--python", python, *what],

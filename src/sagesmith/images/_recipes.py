@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 
 from sagesmith.images._environments import PythonEnvironment
 
-__all__ = ["Version", "huggingface", "mxnet", "pytorch", "sklearn", "tensorflow", "xgboost"]
+__all__ = ["Version", "huggingface", "mxnet", "notebook", "pytorch", "sklearn", "tensorflow", "xgboost"]
 
 Version: TypeAlias = tuple[int, ...]
 _COMMON: Final = ("boto3", "pip")
@@ -148,6 +148,22 @@ def mxnet(wanted: Version) -> PythonEnvironment:
         modules=("boto3", "mxnet", "numpy", "pandas"),
         note=_nearest("MXNet", wanted, "1.9") if wanted[:2] != (1, 9) else "",
     )
+
+
+def notebook() -> PythonEnvironment:
+    """Return the environment of notebook instances: JupyterLab, AWS's SDKs, and what notebooks mostly import."""
+    return PythonEnvironment(
+        name="notebook",
+        requirements=(
+            "jupyterlab==4.*", "ipykernel", "boto3", "sagemaker==2.257.*", "numpy", "pandas", "matplotlib",
+            "scikit-learn", "rich", "pip",
+        ),
+        modules=(
+            "IPython", "boto3", "ipykernel.kernelapp", "jupyterlab.labapp", "jupyter_server.serverapp", "matplotlib.pyplot",
+            "matplotlib_inline.backend_inline", "numpy", "pandas", "rich", "sagemaker", "sklearn.cluster", "sklearn.datasets",
+        ),
+        compiled=True,
+    )  # fmt: skip
 
 
 def _possible(wanted: Version, oldest: Mapping[int, Version]) -> Version:

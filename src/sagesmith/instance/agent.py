@@ -39,6 +39,7 @@ from sagesmith.instance._host import Host
 from sagesmith.instance._link import Link
 from sagesmith.instance._metrics import MetricScanner
 from sagesmith.instance._multi_model import MultiModel
+from sagesmith.instance._notebook import Notebook
 from sagesmith.instance._objects import DataError, Objects
 from sagesmith.instance._own_multi_model import OwnMultiModel
 from sagesmith.instance._pipeline import Pipeline
@@ -54,6 +55,7 @@ from sagesmith.instance.spec import (
     Credentials,
     Finished,
     InstanceSpec,
+    NotebookTask,
     ServerAddress,
     ServingTask,
     TrainingTask,
@@ -76,7 +78,7 @@ _LOOK_S: Final = 2.0
 _SIGNAL_GRACE_S: Final = 5.0
 
 ObjectsFactory = Callable[[InstanceSpec], Objects]
-Work: TypeAlias = Training | Serving | Pipeline | MultiModel | Vacant | Transform
+Work: TypeAlias = Training | Serving | Pipeline | MultiModel | Vacant | Transform | Notebook
 
 
 def main(folder: Path, token: str = "", control: int = -1, modules: Sequence[str] = ()) -> None:
@@ -205,6 +207,8 @@ def _work(host: Host) -> Work:
         return Training(host, task)
     if isinstance(task, TransformTask):
         return Transform(host, task)
+    if isinstance(task, NotebookTask):
+        return Notebook(host, task)
     if task.vacant:
         return Vacant(host)
     if task.many:

@@ -27,7 +27,9 @@ __all__ = [
     "MergeArtifacts",
     "Message",
     "MetricValue",
+    "NotebookTask",
     "Ready",
+    "Repository",
     "ServedContainer",
     "ServerAddress",
     "ServingTask",
@@ -209,6 +211,40 @@ class TransformTask:
 
 
 @dataclass(frozen=True, slots=True)
+class Repository:
+    """A git repository that a notebook is given a clone of; *branch* "" is the repository's own choice."""
+
+    url: str
+    branch: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NotebookTask:
+    """A notebook instance's part of the spec.
+
+    `volume` is the folder that stays; `base_url` the path below which JupyterLab answers, `token` what it knows the
+    server by. `on_create` (run until it has once succeeded, which `created` says) and `on_start` are shell scripts,
+    "" for none; `config_arn` is the lifecycle configuration that they are of. Clones of `repositories` are put into
+    the volume; JupyterLab opens in the first if `opens_first`. Without `internet` nothing but the server is reached.
+    """
+
+    kind: ClassVar[str] = "notebook"
+    name: str
+    arn: str
+    role_arn: str
+    volume: str
+    base_url: str
+    token: str
+    internet: bool = True
+    created: bool = False
+    on_create: str = ""
+    on_start: str = ""
+    config_arn: str = ""
+    repositories: tuple[Repository, ...] = ()
+    opens_first: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class InstanceSpec:
     """Everything one instance needs to know. Memory is in bytes.
 
@@ -224,7 +260,7 @@ class InstanceSpec:
     agent_token: str
     role: Credentials
     container: ContainerSpec
-    task: TrainingTask | ServingTask | TransformTask
+    task: TrainingTask | ServingTask | TransformTask | NotebookTask
     log_group: str
     log_stream: str
     host: str = "algo-1"
@@ -371,7 +407,7 @@ _T = TypeVar("_T")
 _BY_KIND: dict[str, type[Any]] = {
     c.kind: c
     for c in (
-        TrainingTask, ServingTask, TransformTask, Stage, Log, MetricValue, Utilization, Ready, Unhealthy, Exited, Uploaded,
+        TrainingTask, ServingTask, TransformTask, NotebookTask, Stage, Log, MetricValue, Utilization, Ready, Unhealthy, Exited, Uploaded,
         Finished, Stop, MergeArtifacts, Shutdown,
     )
 }  # fmt: skip

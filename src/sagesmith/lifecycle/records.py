@@ -12,6 +12,8 @@ from typing import Any, Final
 from sagesmith.lifecycle._codec import from_plain, to_plain
 from sagesmith.lifecycle.component import ComponentRun
 from sagesmith.lifecycle.endpoint import Deployment, EndpointRun, Phase, Status, Variant
+from sagesmith.lifecycle.notebook import NotebookRun
+from sagesmith.lifecycle.notebook import Status as NotebookStatus
 from sagesmith.lifecycle.training import TrainingRun
 from sagesmith.lifecycle.transform import TransformRun
 
@@ -23,6 +25,8 @@ __all__ = [
     "component_status",
     "endpoint_document",
     "endpoint_run",
+    "notebook_document",
+    "notebook_run",
     "training_document",
     "training_run",
     "transform_document",
@@ -90,6 +94,18 @@ def _with_derived(result: dict[str, Any], derived: Mapping[str, Any]) -> dict[st
         else:
             result[name] = value
     return result
+
+
+def notebook_run(document: Mapping[str, Any]) -> NotebookRun:
+    """Return the state of the notebook instance that *document* describes."""
+    return from_plain(NotebookRun, document[RUN])
+
+
+def notebook_document(document: Mapping[str, Any], run: NotebookRun) -> dict[str, Any]:
+    """Return *document* with *run* and the members of DescribeNotebookInstance that follow from it."""
+    result = {**document, RUN: to_plain(run), "NotebookInstanceStatus": run.status.value}
+    failed = run.status is NotebookStatus.FAILED
+    return _with_derived(result, {"FailureReason": run.failure_reason if failed else None})
 
 
 def endpoint_run(document: Mapping[str, Any]) -> EndpointRun:

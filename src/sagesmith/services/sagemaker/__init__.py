@@ -15,6 +15,11 @@ from sagesmith.services.sagemaker._engine import Engine
 from sagesmith.services.sagemaker._inference_components import InferenceComponentHandlers
 from sagesmith.services.sagemaker._kinds import RECORD_ONLY
 from sagesmith.services.sagemaker._models import ModelHandlers
+from sagesmith.services.sagemaker._notebook_instances import NotebookInstanceHandlers
+from sagesmith.services.sagemaker._notebook_parts import (
+    CodeRepositoryHandlers,
+    NotebookLifecycleConfigHandlers,
+)
 from sagesmith.services.sagemaker._own_images import OwnImages
 from sagesmith.services.sagemaker._records import record_handlers
 from sagesmith.services.sagemaker._shapes import Shapes
@@ -36,6 +41,8 @@ def handlers(
     default_role_arn: str,
     notify_transform_job: Callable[[str], None] = lambda arn: None,
     notify_component: Callable[[str], None] = lambda arn: None,
+    notify_notebook: Callable[[str], None] = lambda arn: None,
+    url: Callable[[], str] = lambda: "https://127.0.0.1:8777",
     owner: str = "",
     check_role: Callable[[str], None] = lambda role_arn: None,
     has_alarm: Callable[[str, str], bool] = lambda region, name: False,
@@ -54,6 +61,8 @@ def handlers(
         default_role_arn: the execution role of models that name none.
         notify_transform_job: the same for transform jobs.
         notify_component: the same for inference components.
+        notify_notebook: the same for notebook instances.
+        url: returns where this server answers.
         owner: the name under which this server's drivers claim; "" leaves what is new to whoever comes first.
         check_role: raises `AwsError` if a role cannot be used as execution role.
         has_alarm: whether a region has a CloudWatch alarm of that name.
@@ -108,6 +117,17 @@ def handlers(
             clock=clock,
             owner=owner,
         ),
+        NotebookInstanceHandlers(
+            engine,
+            notify_notebook,
+            check_instance_type=check_instance_type,
+            check_role=check_role,
+            url=url,
+            clock=clock,
+            owner=owner,
+        ),
+        NotebookLifecycleConfigHandlers(engine),
+        CodeRepositoryHandlers(engine),
         Tags(resources),
         *(record_handlers(engine, kind) for kind in RECORD_ONLY),
     ]

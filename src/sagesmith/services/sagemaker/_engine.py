@@ -9,6 +9,7 @@ Reads copy, they do not compute. The store keeps the document's text and, writte
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
@@ -257,6 +258,14 @@ def _query(kind: ResourceKind, request: Mapping[str, Any]) -> ListQuery:
             document: request[asked]
             for asked, document in kind.equals.items()
             if request.get(asked) is not None
+        },
+        contains={
+            **{document: request[asked] for asked, document in kind.contains.items() if request.get(asked)},
+            **{
+                document: json.dumps(request[asked])
+                for asked, document in kind.has.items()
+                if request.get(asked)
+            },
         },
         sort_by=_SORT_KEYS[sort_by],  # type: ignore[arg-type]
         descending=kind.descending if order is None else order == "Descending",

@@ -13,11 +13,14 @@ from types import MappingProxyType
 from typing import Final
 
 __all__ = [
+    "CODE_REPOSITORY",
     "ENDPOINT",
     "ENDPOINT_CONFIG",
     "INFERENCE_COMPONENT",
     "KINDS",
     "MODEL",
+    "NOTEBOOK_INSTANCE",
+    "NOTEBOOK_LIFECYCLE_CONFIG",
     "RECORD_ONLY",
     "TRAINING_JOB",
     "TRANSFORM_JOB",
@@ -41,6 +44,8 @@ class ResourceKind:
         sort_by: how its list is sorted unless the request says so: Name, CreationTime, ...
         descending: in which direction.
         equals: filters of its list for equality: request member to document member.
+        contains: filters of its list for a part of a text: request member to document member.
+        has: filters of its list for an element of a list of texts: request member to document member.
         parent: where the document says what the resource belongs to, as members with dots; "" if to nothing.
         parent_filter: the filter of its list for the parent.
         updatable: whether there is an Update operation.
@@ -59,6 +64,8 @@ class ResourceKind:
     sort_by: str = "CreationTime"
     descending: bool = True
     equals: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    contains: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    has: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     parent: str = ""
     parent_filter: str = ""
     updatable: bool = True
@@ -145,22 +152,37 @@ INFERENCE_COMPONENT: Final = _stored(
     parent_filter="EndpointNameEquals",
     equals={"VariantNameEquals": "VariantName"},
 )
+NOTEBOOK_INSTANCE: Final = ResourceKind(
+    "NotebookInstance",
+    "notebook-instance",
+    "notebook instance",
+    status="NotebookInstanceStatus",
+    sort_by="Name",
+    descending=False,
+    contains={
+        "NotebookInstanceLifecycleConfigNameContains": "NotebookInstanceLifecycleConfigName",
+        "DefaultCodeRepositoryContains": "DefaultCodeRepository",
+    },
+    has={"AdditionalCodeRepositoryEquals": "AdditionalCodeRepositories"},
+    taken=("ValidationException", "Cannot create a duplicate Notebook Instance ({arn})"),
+    absent=("ValidationException", "RecordNotFound"),
+)
+NOTEBOOK_LIFECYCLE_CONFIG: Final = _stored(
+    "NotebookInstanceLifecycleConfig",
+    "notebook-instance-lifecycle-config",
+    "notebook instance lifecycle configuration",
+)
+CODE_REPOSITORY: Final = _stored(
+    "CodeRepository",
+    "code-repository",
+    "code repository",
+    plural="CodeRepositories",
+    sort_by="Name",
+    descending=False,
+    merged=("GitConfig",),
+)
 
 RECORD_ONLY: Final[tuple[ResourceKind, ...]] = (
-    _stored(
-        "CodeRepository",
-        "code-repository",
-        "code repository",
-        plural="CodeRepositories",
-        sort_by="Name",
-        descending=False,
-        merged=("GitConfig",),
-    ),
-    _stored(
-        "NotebookInstanceLifecycleConfig",
-        "notebook-instance-lifecycle-config",
-        "notebook instance lifecycle configuration",
-    ),
     _stored(
         "ModelPackageGroup",
         "model-package-group",
@@ -210,6 +232,9 @@ KINDS: Final[Mapping[str, ResourceKind]] = {
         ENDPOINT_CONFIG,
         ENDPOINT,
         INFERENCE_COMPONENT,
+        NOTEBOOK_INSTANCE,
+        NOTEBOOK_LIFECYCLE_CONFIG,
+        CODE_REPOSITORY,
         *RECORD_ONLY,
     )
 }
