@@ -159,7 +159,7 @@ def test_every_page(served: Served, trained: Estimator, window: Browser) -> None
         "endpoint": f"/endpoints/{trained.predictor.name}", "transforms": "/transforms", "transform": "/transforms/scored",
         "model": f"/models/{model}", "buckets": "/s3", "folder": "/s3/console-test",
         "many": "/s3/console-test?prefix=many/", "empty": "/s3/console-empty",
-        "object": f"/s3/console-test/object?key={job}/input/train/train.parquet", "settings": "/settings",
+        "object": f"/s3/console-test/object?key={job}/input/train/train.parquet", "notebooks": "/notebooks", "settings": "/settings",
     }  # fmt: skip
     shots = os.environ.get("SAGESMITH_SCREENSHOTS")
     for name, path in pages.items():

@@ -14,6 +14,7 @@ import typer
 from sagesmith import __version__
 from sagesmith.cli._client import AwsOption, exit_code
 from sagesmith.cli._images import images
+from sagesmith.cli._notebook import notebook
 from sagesmith.cli._process import NotRunning, follow, running, start_aside, stop, the_running
 from sagesmith.cli._serve import deploy, endpoints, predict, rm, transform
 from sagesmith.cli._train import job_logs, jobs, train
@@ -35,6 +36,7 @@ for _command in (train, jobs, deploy, predict, transform, endpoints, rm):
     app.command(rich_help_panel="Train and serve")(_command)
 app.command("stop", rich_help_panel="Train and serve")(stop_jobs)
 app.add_typer(images)
+app.add_typer(notebook)
 
 HomeOption = Annotated[
     Path | None,

@@ -17,7 +17,7 @@ from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from sagesmith.console import _endpoints, _jobs, _models, _overview, _storage, _transforms
+from sagesmith.console import _endpoints, _jobs, _models, _notebooks, _overview, _storage, _transforms
 from sagesmith.console._http import PREFIX, Answer, Incoming, Request, path_of, redirect
 from sagesmith.console._pages import FOLDER, Context, Live, Pages, render
 from sagesmith.console._visits import COOKIE, Visit, Visits
@@ -28,7 +28,7 @@ __all__ = ["Console"]
 log = logging.getLogger("sagesmith.console")
 _LONGEST_STREAM_S: Final = 3600.0
 _ALL: Final = [
-    part.pages for part in (_overview, _jobs, _models, _endpoints, _transforms, _storage)
+    part.pages for part in (_overview, _jobs, _models, _endpoints, _transforms, _notebooks, _storage)
 ]  # fmt: skip
 
 

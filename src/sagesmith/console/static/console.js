@@ -30,9 +30,10 @@ if (place) {
     line.hidden = false;
   });
 }
-for (const form of document.querySelectorAll("form[data-sure]")) {
-  form.addEventListener("submit", (event) => { if (!confirm(form.dataset.sure)) event.preventDefault(); });
-}
+document.addEventListener("submit", (event) => { // of forms too that come with an update
+  const form = event.target.closest("form[data-sure]");
+  if (form && !confirm(form.dataset.sure)) event.preventDefault();
+});
 for (const tail of document.querySelectorAll("[data-tail]")) tail.scrollTop = tail.scrollHeight;
 for (const form of document.querySelectorAll("form[data-upload]")) {
   form.addEventListener("submit", async (event) => {
