@@ -173,6 +173,22 @@ class TestQuality:
         assert passes == list(range(15))
         assert rmse(model, test, test_y) < 0.14
 
+    @pytest.mark.parametrize("ragged", [False, True])
+    def test_rows_of_a_window_are_mixed_and_stay_whole(self, ragged: bool) -> None:
+        from sagesmith_algorithms.factorization_machines.rows import Rows
+
+        dense = np.arange(1, 61, dtype=np.float32).reshape(12, 5)
+        if ragged:
+            dense[np.tril_indices(12, 0, 5)] = 0
+        parts = [
+            rows_of(csr_matrix(dense[a:b]), dense[a:b].sum(axis=1), 5) for a, b in ((0, 4), (4, 5), (5, 12))
+        ]
+        mixed = Rows.mixed(parts, np.random.default_rng(0))
+        assert not parts
+        found = csr_matrix((mixed.values, mixed.indices, mixed.indptr), (12, 5)).toarray()
+        np.testing.assert_array_equal(found.sum(axis=1), mixed.labels)
+        assert sorted(found.tolist()) == sorted(dense.tolist()) != found.tolist()
+
     def test_hosts_are_merged_by_what_each_saw(self) -> None:
         rows, y = pairs(3000)
         options: dict[str, Any] = {"feature_dim": 100, **QUICK}

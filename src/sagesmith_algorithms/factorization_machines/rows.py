@@ -21,7 +21,7 @@ from sagesmith_algorithms.formats.batch import Batch, Floats, located
 __all__ = ["Rows", "Windows", "labels_of", "rows_of"]
 
 Array = npt.NDArray[Any]
-_WINDOW_BYTES: Final = 48 << 20
+_WINDOW_BYTES: Final = 32 << 20
 _TOGETHER: Final = 16
 """Rows that stay side by side in each epoch: single rows in random order cost three times as much, in cache misses."""
 _ALONE: Final = 1 << 14
@@ -53,31 +53,34 @@ class Rows:
         order = (groups[:, None] + np.arange(_TOGETHER)).ravel()
         return order[order < n]
 
-    def shuffled(self, rng: np.random.Generator) -> Rows:
-        """Return the same rows in random order."""
-        order = rng.permutation(len(self))
-        lengths = np.diff(self.indptr)[order]
-        indptr = np.concatenate(([0], np.cumsum(lengths)))
-        if len(lengths) and (lengths == lengths[0]).all():
-            shape = (len(self), int(lengths[0]))
-            indices, values = (a.reshape(shape)[order].ravel() for a in (self.indices, self.values))
-        else:
-            taken = np.arange(indptr[-1]) + np.repeat(self.indptr[:-1][order] - indptr[:-1], lengths)
-            indices, values = self.indices[taken], self.values[taken]
-        return Rows(indptr, indices, values, self.labels[order])
-
     @classmethod
-    def joined(cls, parts: list[Rows]) -> Rows:
-        """Return the rows of all *parts*."""
-        if len(parts) == 1:
-            return parts[0]
-        starts = np.cumsum([0, *(part.indptr[-1] for part in parts)])
-        return cls(
-            np.concatenate([[0], *(part.indptr[1:] + start for part, start in zip(parts, starts, strict=False))]),
-            np.concatenate([part.indices for part in parts]),
-            np.concatenate([part.values for part in parts]),
-            np.concatenate([part.labels for part in parts]),
+    def mixed(cls, parts: list[Rows], rng: np.random.Generator) -> Rows:
+        """Return the rows of all *parts* in random order; *parts* is emptied, so that no row is in memory twice for long."""
+        place = rng.permutation(sum(map(len, parts)))
+        lengths = np.empty(len(place), np.int64)
+        lengths[place] = np.concatenate([np.diff(part.indptr) for part in parts])
+        indptr = np.concatenate(([0], np.cumsum(lengths)))
+        mixed = cls(
+            indptr, np.empty(indptr[-1], np.int32), np.empty(indptr[-1], np.float32), np.empty(len(place), np.float32)
         )  # fmt: skip
+        width = int(lengths[0]) if len(lengths) and (lengths == lengths[0]).all() else 0
+        at = 0
+        while parts:
+            part = parts.pop(0)
+            to = place[at : at + len(part)]
+            at += len(part)
+            mixed.labels[to] = part.labels
+            arrays = ((mixed.indices, part.indices), (mixed.values, part.values))
+            if width > 0:
+                for target, source in arrays:
+                    target.reshape(-1, width)[to] = source.reshape(-1, width)
+                continue
+            spread = np.repeat(indptr[to] - part.indptr[:-1], np.diff(part.indptr)) + np.arange(
+                part.indptr[-1]
+            )
+            for target, source in arrays:
+                target[spread] = source
+        return mixed
 
 
 class Windows:
@@ -112,19 +115,13 @@ class Windows:
                 parts.append(self._checked(batch))
             n_bytes += parts[-1].n_bytes
             if n_bytes >= _WINDOW_BYTES:
-                yield self._window(parts, rng)
+                yield Rows.mixed(parts, rng)
                 n_bytes, whole = 0, False
         if parts:
-            last = self._window(parts, rng)
+            last = Rows.mixed(parts, rng)
             if whole:
                 self._kept = last
             yield last
-
-    @staticmethod
-    def _window(parts: list[Rows], rng: np.random.Generator) -> Rows:
-        joined = Rows.joined(parts)
-        parts.clear()
-        return joined.shuffled(rng)
 
 
 def rows_of(features: Any, labels: Floats | None, feature_dim: int) -> Rows:

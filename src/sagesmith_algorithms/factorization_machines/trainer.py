@@ -134,12 +134,13 @@ class Trainer:
 
     def _alone(self, windows: Iterator[Rows], rng: np.random.Generator) -> Iterator[Array]:
         first = True
-        for rows in windows:
+        while (rows := next(windows, None)) is not None:
             order = rows.order(rng)
             for some in (order[: self._size], order[self._size :]) if first else (order,):
                 if len(some):
                     yield self._steps(rows, some)
             first = False
+            del rows, order, some  # a window goes before the next comes
 
     def _steps(self, rows: Rows, order: Array) -> Array:
         self._make_room(rows, self._size)
