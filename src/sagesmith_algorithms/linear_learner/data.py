@@ -17,6 +17,7 @@ from sagesmith_algorithms.base import check_features
 from sagesmith_algorithms.errors import DataError
 from sagesmith_algorithms.formats.batch import Batch, Floats, located, with_n_features
 from sagesmith_algorithms.linear_learner.hyperparameters import BINARY, MULTICLASS
+from sagesmith_algorithms.threads import side_by_side
 
 __all__ = ["Labels", "Rows", "Scaling"]
 
@@ -146,24 +147,24 @@ class Rows:
         if not self._keeps:
             self._kept = []
             return
-        n = sum(len(labels) for _, labels in self._kept)
+        ends = np.cumsum([len(labels) for _, labels in self._kept], dtype=np.int64)
+        n = int(ends[-1]) if self._kept else 0
         self._vector = np.empty(n, np.float32)
-        parts: list[Any] = []
-        if not self.is_sparse:
-            self._matrix = np.empty((n, self.n_features + 1), np.float32)
-        at = 0
-        self._kept.reverse()
-        while self._kept:  # each part is let go as soon as it is copied
-            features, labels = self._kept.pop()
-            end = at + len(labels)
-            self._vector[at:end] = self._scaled_labels(labels)
-            if self.is_sparse:
-                parts.append(self._scaled(features))
-            else:
-                self._scaled(features, self._matrix[at:end])
-            at = end
-        if self.is_sparse:
-            self._matrix = _stacked(parts) if parts else None
+        matrix = None if self.is_sparse else np.empty((n, self.n_features + 1), np.float32)
+        kept: list[tuple[Any, Floats] | None] = [*self._kept]
+        self._kept = []
+
+        def take(number: int) -> Any:
+            one, kept[number] = kept[number], None  # each part is let go as soon as it is copied
+            if one is None:
+                raise RuntimeError("a part is taken once")
+            features, labels = one
+            place = slice(int(ends[number]) - len(labels), int(ends[number]))
+            self._vector[place] = self._scaled_labels(labels)
+            return self._scaled(features, None if matrix is None else matrix[place])
+
+        parts = side_by_side(take, range(len(kept)))
+        self._matrix = matrix if matrix is not None else _stacked(parts) if parts else None
         if shuffled and n:
             order = self._rng.permutation(n)
             self._matrix, self._vector = self._matrix[order], self._vector[order]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sagesmith_algorithms.errors import CustomerError
-from sagesmith_algorithms.formats.readers import channel_batches
+from sagesmith_algorithms.formats.readers import ahead, channel_batches
 from sagesmith_algorithms.linear_learner.data import Labels, Rows
 from sagesmith_algorithms.linear_learner.hyperparameters import MULTICLASS
 from sagesmith_algorithms.linear_learner.metrics import metrics_of
@@ -119,6 +119,7 @@ def run_job(cls: type[LinearLearner], environment: Environment) -> None:
 
 def _batches(cls: type[LinearLearner], environment: Environment, name: str, epoch: int) -> Iterator[Batch]:
     kind = next(channel for channel in cls.channels if channel.name == name)
-    return channel_batches(
+    batches = channel_batches(
         environment.channels[name], kind.content_types[0], epoch=epoch, n_threads=environment.num_cpus
     )
+    return ahead(batches) if environment.num_cpus > 1 else batches
