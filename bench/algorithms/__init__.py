@@ -76,7 +76,7 @@ def _ran(entry: str, one: Contender, python: Path, folder: str, quick: bool) -> 
     done = subprocess.run(
         [python, "-m", "bench.algorithms.contender", entry, one.name, folder, "1" if quick else "0"],
         cwd=ROOT,
-        env=limit_threads(dict(os.environ)),
+        env=limit_threads(dict(os.environ), one.n_threads),
         capture_output=True,
         text=True,
         check=False,

@@ -60,11 +60,15 @@ class Run:
 
 @dataclass(frozen=True)
 class Contender:
-    """Who runs: *environment* names the requirements of a peer; without, Sagesmith's own environment is used."""
+    """Who runs: *environment* names the requirements of a peer; without, Sagesmith's own environment is used.
+
+    All may use the same cores; *n_threads* is what libraries and Sagesmith are told to take.
+    """
 
     name: str
     run: Callable[[Run], None]
     environment: str = ""
+    n_threads: int = N_THREADS
 
 
 @dataclass(frozen=True)
@@ -123,10 +127,10 @@ def _peak_mb() -> float:
         return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1024
 
 
-def limit_threads(environ: dict[str, str]) -> dict[str, str]:
-    """Return *environ* with the settings that keep every library to `N_THREADS`."""
+def limit_threads(environ: dict[str, str], n_threads: int) -> dict[str, str]:
+    """Return *environ* with the settings that keep every library to *n_threads*."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "SM_NUM_CPUS")
-    return {**environ, **dict.fromkeys(names, str(N_THREADS))}
+    return {**environ, **dict.fromkeys(names, str(n_threads))}
 
 
 def pin() -> None:
