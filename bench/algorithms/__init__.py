@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import os
 import pkgutil
 import subprocess
@@ -18,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from bench.algorithms import entries
-from bench.algorithms.entry import Comparison, Contender, DataMissing, Entry, limit_threads
+from bench.algorithms.entry import N_SEEDS, SPREAD, Comparison, Contender, DataMissing, Entry, limit_threads
 from bench.environments import ROOT, WORK, EnvironmentMissing, environment
 from bench.report import Row, Series, interleave, progress
 
@@ -89,12 +90,19 @@ def _ran(entry: str, one: Contender, python: Path, folder: str, quick: bool) -> 
 
 def _row(title: str, comparison: Comparison, found: Mapping[str, Mapping[str, Series]]) -> Row:
     ours, theirs = found[comparison.ours], found[comparison.against]
-    ratio = ours[comparison.measure].median / theirs[comparison.measure].median
+    value, other = ours[comparison.measure].median, theirs[comparison.measure].median
+    ratio = value / other
+    spread = f"{comparison.measure}{SPREAD}"
+    noise = 0.0
+    if comparison.seeded:
+        noise = math.hypot(*(side[spread].median for side in (ours, theirs) if spread in side)) / N_SEEDS**0.5
     target, met = "", None
     if comparison.most is not None:
-        target, met = f"<= {comparison.most:g} x", ratio <= comparison.most
+        target, met = f"<= {comparison.most:g} x", value <= comparison.most * other + noise
     elif comparison.least is not None:
-        target, met = f">= {comparison.least:g} x", ratio >= comparison.least
+        target, met = f">= {comparison.least:g} x", value >= comparison.least * other - noise
+    if comparison.seeded and target:
+        target += " within the noise"
     note = comparison.note
     if comparison.quality:
         medians = [{comparison.quality: side[comparison.quality].median} for side in (ours, theirs)]
@@ -106,8 +114,11 @@ def _row(title: str, comparison: Comparison, found: Mapping[str, Mapping[str, Se
         cpu = [side["cpu_seconds"].text("s") for side in (ours, theirs)]
         note = f"{note}{', ' if note else ''}of the CPUs {cpu[0]} and {cpu[1]}"
     unit = _UNITS.get(comparison.measure, comparison.measure.replace("_per_s", "/s"))
+    shown = [
+        f"{side[comparison.measure].text(unit)}{f' ± {side[spread].median:.2g}' if spread in side else ''}"
+        for side in (ours, theirs)
+    ]
     what = "" if comparison.ours == "Sagesmith" else f", {comparison.ours}"
     return Row(
-        "algorithms", f"{title}{what}", ours[comparison.measure].text(unit), comparison.against,
-        theirs[comparison.measure].text(unit), ratio, target, met, note,
+        "algorithms", f"{title}{what}", shown[0], comparison.against, shown[1], ratio, target, met, note,
     )  # fmt: skip

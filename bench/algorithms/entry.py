@@ -8,15 +8,28 @@ in a process of its own, perhaps in an environment that holds nothing but a peer
 from __future__ import annotations
 
 import os
+import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["N_THREADS", "Comparison", "Contender", "DataMissing", "Entry", "Run", "data_folder"]
+__all__ = [
+    "N_SEEDS",
+    "N_THREADS",
+    "SPREAD",
+    "Comparison",
+    "Contender",
+    "DataMissing",
+    "Entry",
+    "Run",
+    "data_folder",
+]
 
 N_THREADS = 2
+N_SEEDS = 5
+SPREAD = "_spread"
 
 
 class DataMissing(RuntimeError):
@@ -57,6 +70,16 @@ class Run:
         """Note further *measures*, such as the quality of the model."""
         self.measures.update({name: float(value) for name, value in measures.items()})
 
+    def say_seeds(self, **measures: Sequence[float]) -> None:
+        """Note the mean of *measures* over seeds, and their standard deviation as ``NAME_spread``."""
+        for name, values in measures.items():
+            self.say(**{name: statistics.fmean(values), f"{name}{SPREAD}": statistics.pstdev(values)})
+
+    @property
+    def seeds(self) -> range:
+        """The seeds that quality is measured with."""
+        return range(1 if self.quick else N_SEEDS)
+
 
 @dataclass(frozen=True)
 class Contender:
@@ -82,6 +105,8 @@ class Comparison:
         worse_by: by so much it may be worse.
         bound: a value it must reach, instead of the other's.
         less_is_better: which way `quality` goes.
+        seeded: the measure is a mean over seeds: ours may fall short of the target by the standard error of the
+            difference.
         note: words for the table.
     """
 
@@ -94,6 +119,7 @@ class Comparison:
     worse_by: float = 0.0
     bound: float | None = None
     less_is_better: bool = False
+    seeded: bool = False
     note: str = ""
 
     def is_good(self, ours: Mapping[str, float], theirs: Mapping[str, float]) -> bool:
