@@ -20,7 +20,7 @@ PARTS: Final = {
     "Where requests go": ("Session", "default_session"),
     "Training": ("Estimator", "TrainingJob", "curves", "Channel", "Chart"),
     "Own scripts": ("SKLearn", "XGBoostScript", "PyTorch", "TensorFlow", "MXNet", "HuggingFace"),
-    "Models, endpoints, batch transform": ("Model", "ScriptModel", "Predictor", "Transformer"),
+    "Models, endpoints, batch transform": ("Model", "ScriptModel", "Predictor", "Transformer", "TransformJob"),
     "Errors": (
         "SdkError", "ApiError", "CredentialsRefused", "DataMismatch", "EndpointFailed", "HyperparameterUnknown", "JobFailed",
         "NameInUse", "NotFound", "ServerUnreachable",

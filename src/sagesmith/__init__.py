@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         TensorFlow,
         TrainingJob,
         Transformer,
+        TransformJob,
         XGBoost,
         XGBoostScript,
     )
@@ -56,6 +57,7 @@ __all__ = [
     "Session",
     "TensorFlow",
     "TrainingJob",
+    "TransformJob",
     "Transformer",
     "XGBoost",
     "XGBoostScript",

@@ -46,13 +46,20 @@ def test_train_deploy_predict_and_remove(served: Served, data: Path, job: str) -
     truth = [int(row["y"]) for row in csv.DictReader(data.open())]
     assert np.mean([(float(row["prediction"]) > 0.5) == y for row, y in zip(rows, truth, strict=True)]) > 0.9
     lines = served.command("predict", endpoint, "-", "--json", input=data.read_text()).stdout.splitlines()
-    assert json.loads(lines[0])["prediction"] == pytest.approx(float(rows[0]["prediction"]))
+    assert json.loads(lines[0])["prediction"] == pytest.approx(float(rows[0]["prediction"]), rel=1e-14)
     taken = served.command("deploy", job, "--name", endpoint, check=False)
     assert (taken.returncode, taken.stdout) == (1, "")
     assert "already" in taken.stderr
     assert served.command("logs", endpoint).returncode == 0
     served.command("rm", endpoint)
     assert served.command("endpoints", "--name", endpoint, "--json").stdout.strip() == "[]"
+
+
+def test_a_transform_job_is_followed_to_its_end(served: Served, data: Path, job: str) -> None:
+    name = served.command("transform", job, str(data), "--no-wait").stdout.strip()
+    assert "MaxConcurrentTransforms" in served.command("logs", name, "-f").stdout
+    assert served.command("stop", name).stderr.strip() == f"{name}: Completed"
+    assert served.command("jobs", "--name", name).stdout.split()[:3] == [name, "transform", "Completed"]
 
 
 def test_json_tells_what_a_program_wants(served: Served, job: str) -> None:
@@ -73,7 +80,9 @@ def test_json_tells_what_a_program_wants(served: Served, job: str) -> None:
         (("train", "xgboost", "DATA", "-t", "a", "-p", "objective=binary:logistic"), 4, "from 0 to 1"),
         (("train", "xgboost", "DATA", "-t", "y", "--name", "JOB"), 1, "already"),
         (("deploy", "nothing"), 1, "no training job and no model 'nothing'"),
-        (("predict", "nothing", "DATA"), 1, "Could not find endpoint"),
+        (("train", "xgboost", "DATA", "-t", "y", "--name", "a name"), 1, "'a name' cannot be a trainingJobName"),
+        (("jobs", "--status", "Done"), 2, "Invalid value for '--status'"),
+        (("predict", "nothing", "DATA"), 1, "no endpoint 'nothing'"),
         (("logs", "nothing"), 1, "'nothing'"),
         (("stop", "nothing"), 1, "'nothing'"),
         (("rm", "nothing"), 1, "'nothing'"),

@@ -98,20 +98,24 @@ def predict(
 
     Columns are found by name: the label and others may still be there.
     """
-    from sagesmith.sdk import Predictor
+    from sagesmith.sdk import NotFound, Predictor
 
     predictor = Predictor(endpoint, session=connect(home, aws))
-    if data == "-":
-        import tempfile
-
-        with tempfile.NamedTemporaryFile(suffix=".csv") as file:
-            file.write(sys.stdin.buffer.read())
-            file.flush()
-            _write(predictor.predict(Path(file.name)), output, as_json)
-        return
-    if not Path(data).is_file():
+    if data != "-" and not Path(data).is_file():
         fail(f"There is no file {data}.")
-    _write(predictor.predict(Path(data)), output, as_json)
+    try:
+        if data == "-":
+            import tempfile
+
+            with tempfile.NamedTemporaryFile(suffix=".csv") as file:
+                file.write(sys.stdin.buffer.read())
+                file.flush()
+                answer = predictor.predict(Path(file.name))
+        else:
+            answer = predictor.predict(Path(data))
+    except NotFound:
+        fail(f"There is no endpoint {endpoint!r}. `sagesmith endpoints` lists them.")
+    _write(answer, output, as_json)
 
 
 def transform(
@@ -148,7 +152,11 @@ def transform(
 def _write(answer: Any, output: Path | None, as_json: bool) -> None:
     """Write predictions to a file or to standard output."""
     if hasattr(answer, "to_csv"):
-        text = answer.to_json(orient="records", lines=True) if as_json else answer.to_csv(index=False)
+        text = (
+            answer.to_json(orient="records", lines=True, double_precision=15)
+            if as_json
+            else answer.to_csv(index=False)
+        )
     elif isinstance(answer, str):
         text = answer
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,6 +26,16 @@ if TYPE_CHECKING:
     from sagesmith.sdk import Estimator, Session
 
 __all__ = ["job_logs", "jobs", "stop", "train"]
+
+
+class JobStatus(StrEnum):
+    """What jobs can be listed by."""
+
+    IN_PROGRESS = "InProgress"
+    COMPLETED = "Completed"
+    FAILED = "Failed"
+    STOPPING = "Stopping"
+    STOPPED = "Stopped"
 
 
 def train(
@@ -111,9 +122,7 @@ def _framework(name: str) -> Any:
 
 
 def jobs(
-    status: Annotated[
-        str | None, typer.Option(help="Only InProgress, Completed, Failed, Stopping or Stopped.")
-    ] = None,
+    status: Annotated[JobStatus | None, typer.Option(help="Only these.")] = None,
     name: Annotated[str | None, typer.Option(help="Only names that contain this.")] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, the newest first.")] = 20,
     as_json: JsonOption = False,
@@ -124,8 +133,8 @@ def jobs(
     session = connect(home, aws)
     found = sorted(
         [
-            *_listed(session, "Training", status, name, limit),
-            *_listed(session, "Transform", status, name, limit),
+            *_listed(session, "Training", status and status.value, name, limit),
+            *_listed(session, "Transform", status and status.value, name, limit),
         ],
         key=lambda job: job["CreationTime"],
         reverse=True,
@@ -173,24 +182,19 @@ def _took(job: dict[str, Any]) -> str:
 
 def job_logs(name: str, *, follow: bool, lines: int | None, home: Path | None, aws: bool) -> None:
     """Print the log of a training job, a transform job or an endpoint."""
-    from sagesmith.sdk import NotFound, Predictor, TrainingJob
-    from sagesmith.sdk._logs import TRANSFORM_JOBS, LogReader
+    from sagesmith.sdk import NotFound, Predictor, TrainingJob, TransformJob
 
     session = connect(home, aws)
-    thing: TrainingJob | Predictor = TrainingJob(name, session=session)
-    try:
-        thing.describe()
-    except NotFound:
-        thing = Predictor(name, session=session)
+    thing: TrainingJob | TransformJob | Predictor
+    for kind in (TrainingJob, TransformJob, Predictor):
+        thing = kind(name, session=session)
         try:
             thing.describe()
         except NotFound:
-            found = LogReader(session, TRANSFORM_JOBS, f"{name}/").read()
-            if not found:
-                fail(f"There is no training job, transform job or endpoint {name!r}.")
-            for line in found if lines is None else found[-lines:]:
-                typer.echo(line.text)
-            return
+            continue
+        break
+    else:
+        fail(f"There is no training job, transform job or endpoint {name!r}.")
     past = list(thing.logs()) if lines is not None else []
     if lines is not None and not follow:
         for line in past[-lines:]:
@@ -209,19 +213,17 @@ def stop(
     aws: AwsOption = False,
 ) -> None:
     """Stop jobs; what a training job has made so far is kept as its model."""
-    from sagesmith.sdk import NotFound, TrainingJob
+    from sagesmith.sdk import NotFound, TrainingJob, TransformJob
 
     session = connect(home, aws)
     for name in names:
-        job = TrainingJob(name, session=session)
+        job: TrainingJob | TransformJob = TrainingJob(name, session=session)
         try:
             job.describe()
         except NotFound:
-            try:
-                session.call("sagemaker", "stop_transform_job", TransformJobName=name)
-            except NotFound:
-                fail(f"There is no training or transform job {name!r}.")
-            say(f"{name} is stopping.")
-            continue
-        job.stop(wait=wait)
+            job = TransformJob(name, session=session)
+        try:
+            job.stop(wait=wait)
+        except NotFound:
+            fail(f"There is no training or transform job {name!r}. `sagesmith jobs` lists them.")
         say(f"{name}: {job.status}")

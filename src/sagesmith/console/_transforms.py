@@ -9,7 +9,7 @@ from typing import Any, Final
 from sagesmith.console._http import Answer, path_of, redirect
 from sagesmith.console._log import LogTail
 from sagesmith.console._pages import Context, Live, Pages, fragment
-from sagesmith.sdk import SdkError, Session
+from sagesmith.sdk import SdkError, Session, TransformJob
 from sagesmith.sdk._logs import TRANSFORM_JOBS
 from sagesmith.sdk._upload import split_uri
 
@@ -130,5 +130,5 @@ def transform_job_events(context: Context) -> Live:
 @pages.page("POST", "/transforms/{name}/stop")
 def stop(context: Context) -> Answer:
     """Stop a job."""
-    context.call("sagemaker", "stop_transform_job", TransformJobName=context.names["name"])
+    TransformJob(context.names["name"], session=context.visit.session).stop(wait=False)
     return redirect(path_of("transforms", context.names["name"], said="The job is stopping."))

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from sagesmith.sdk._model import Model
     from sagesmith.sdk._predictor import Predictor
     from sagesmith.sdk._session import Session, default_session
+    from sagesmith.sdk._transform_job import TransformJob
     from sagesmith.sdk._transformer import Transformer
 
 __all__ = [
@@ -85,6 +86,7 @@ __all__ = [
     "Session",
     "TensorFlow",
     "TrainingJob",
+    "TransformJob",
     "Transformer",
     "XGBoost",
     "XGBoostScript",
@@ -133,6 +135,7 @@ _MODULES = {
     "_model": ("Model",),
     "_predictor": ("Predictor",),
     "_session": ("Session", "default_session"),
+    "_transform_job": ("TransformJob",),
     "_transformer": ("Transformer",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

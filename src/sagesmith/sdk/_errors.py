@@ -93,6 +93,10 @@ _REFUSED: Final = {
 }
 _IN_USE: Final = re.compile(r"already (?:exists|existing|in use)|Cannot create already", re.I)
 _MISSING: Final = re.compile(r"could not find|not found|does not exist|no such", re.I)
+_BAD_NAME: Final = re.compile(
+    r"Value '(?P<name>.*)' at '(?P<member>\w*[nN]ame)' failed to satisfy constraint: "
+    r"Member must satisfy regular expression pattern: \^?\[a-zA-Z0-9\]\(-\*\[a-zA-Z0-9\]\)"
+)
 _MISSING_CODES: Final = frozenset(
     {"ResourceNotFound", "ResourceNotFoundException", "NoSuchKey", "NoSuchBucket", "404", "NotFound"}
 )
@@ -150,4 +154,7 @@ def _of_service(error: Any, operation: str) -> SdkError:
     if code == "ModelError":
         original = error.response.get("OriginalMessage") or message
         return EndpointFailed(f"The model refused the request: {original}")
+    bad = _BAD_NAME.search(message)
+    if bad is not None:
+        message = f"{bad['name']!r} cannot be a {bad['member']}: it may have letters and digits, and hyphens between them."
     return ApiError(f"{message} ({code})" if code else message, **told)

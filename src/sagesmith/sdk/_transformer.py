@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 from sagesmith.sdk._catalog import algorithm_of, framework_of
 from sagesmith.sdk._channels import Channel
 from sagesmith.sdk._codecs import codec_of, decoded
-from sagesmith.sdk._errors import ApiError, JobFailed, SdkError
-from sagesmith.sdk._jobs import ENDED
-from sagesmith.sdk._logs import TRANSFORM_JOBS, Line, LogReader
-from sagesmith.sdk._progress import Progress, State, display
+from sagesmith.sdk._errors import SdkError
+from sagesmith.sdk._logs import Line
+from sagesmith.sdk._progress import Progress
 from sagesmith.sdk._tables import PLAIN_SUFFIXES, numbers, table_of
+from sagesmith.sdk._transform_job import TransformJob
 from sagesmith.sdk._upload import ObjectWriter, read_object, split_uri, upload_file, upload_folder
-from sagesmith.sdk._waiting import until
 
 if TYPE_CHECKING:
     from sagesmith.sdk._model import Model
@@ -147,11 +146,20 @@ class Transformer:
                 file.write("".join(",".join(map(repr, row)) + "\n" for row in rows.tolist()).encode())
         return uri, "text/csv"
 
-    def describe(self) -> dict[str, Any]:
-        """Return AWS's description of the job."""
+    @property
+    def job(self) -> TransformJob:
+        """The job that `transform` has started.
+
+        Raises:
+            SdkError: there is none yet.
+        """
         if self.name is None:
             raise SdkError("There is no transform job: call `transform` first.")
-        return self.session.call("sagemaker", "describe_transform_job", TransformJobName=self.name)
+        return TransformJob(self.name, session=self.session)
+
+    def describe(self) -> dict[str, Any]:
+        """Return AWS's description of the job."""
+        return self.job.describe()
 
     def wait(self, *, progress: Progress | bool = "auto", timeout_s: float | None = None) -> Transformer:
         """Wait until the job has ended.
@@ -159,47 +167,16 @@ class Transformer:
         Raises:
             JobFailed: it failed; the error has the reason and the last lines of the log.
         """
-        with display(progress) as screen:
-
-            def seen(found: dict[str, Any]) -> None:
-                status = found["TransformJobStatus"]
-                screen.show(
-                    State(
-                        str(self.name),
-                        status,
-                        found.get("FailureReason", ""),
-                        failed=status == "Failed",
-                        done=status in ENDED,
-                    )
-                )
-
-            found = until(
-                self.describe,
-                lambda found: found["TransformJobStatus"] in ENDED,
-                self.session,
-                timeout_s=timeout_s,
-                what=f"The transform job {self.name}",
-                seen=seen,
-            )
-        if found["TransformJobStatus"] == "Failed":
-            reason = str(found.get("FailureReason", "no reason is given"))
-            raise JobFailed(
-                f"The transform job {self.name} failed: {reason}", job_name=str(self.name), reason=reason,
-                log=[line.text for line in self.logs()][-15:],
-            )  # fmt: skip
+        self.job.wait(progress=progress, timeout_s=timeout_s)
         return self
 
-    def logs(self) -> Iterator[Line]:
-        """Yield the lines of the job's log."""
-        yield from LogReader(self.session, TRANSFORM_JOBS, f"{self.name}/").read()
+    def logs(self, *, follow: bool = False) -> Iterator[Line]:
+        """Yield the lines of the job's log; with *follow*, also those that come, until the job has ended."""
+        yield from self.job.logs(follow=follow)
 
-    def stop(self) -> None:
+    def stop(self, *, wait: bool = False) -> None:
         """Stop the job; nothing happens if it has ended."""
-        try:
-            self.session.call("sagemaker", "stop_transform_job", TransformJobName=self.name)
-        except ApiError:
-            if self.describe()["TransformJobStatus"] not in (*ENDED, "Stopping"):
-                raise
+        self.job.stop(wait=wait)
 
     def files(self) -> list[str]:
         """Return the S3 URIs of the predictions, one for each file of the input."""
