@@ -190,7 +190,7 @@ class KMeansArguments(EstimatorSettings, total=False):
     eval_metrics: str | Sequence[str]
     """Metrics of the test channel. Default: msd."""
     force_dense: bool
-    """Accepted; data are dense here. Default: true."""
+    """Whether sparse rows are made dense. Default: true."""
 
 
 class KNNArguments(EstimatorSettings, total=False):
@@ -450,13 +450,13 @@ class XGBoostArguments(EstimatorSettings, total=False):
     device: str
     """cpu or cuda."""
     sketch_eps: float
-    """Accepted; XGBoost dropped it in 1.6."""
+    """Fineness of the sketch of approx."""
     scale_pos_weight: float
     """Weight of the positive class."""
     updater: str
     """Tree updaters, separated by commas."""
     dsplit: Literal["row", "col"]
-    """Accepted; hosts always hold rows."""
+    """What instances hold."""
     refresh_leaf: int
     """Whether the refresh updater changes leaves."""
     process_type: Literal["default", "update"]
@@ -468,29 +468,29 @@ class XGBoostArguments(EstimatorSettings, total=False):
     max_bin: int
     """Bins of a feature."""
     predictor: Literal["auto", "cpu_predictor", "gpu_predictor"]
-    """Accepted; XGBoost dropped it in 2.0."""
+    """What predicts."""
     sample_type: Literal["uniform", "weighted"]
-    """dart: how trees are dropped."""
+    """How trees are dropped."""
     normalize_type: Literal["tree", "forest"]
-    """dart: how dropped trees count."""
+    """How dropped trees count."""
     rate_drop: float
-    """dart: share of trees dropped."""
+    """Share of trees dropped."""
     one_drop: int
-    """dart: drop at least one tree."""
+    """Drop at least one tree."""
     skip_drop: float
-    """dart: chance of dropping none."""
+    """Chance of dropping none."""
     lambda_bias: float
-    """Accepted; XGBoost dropped it."""
+    """L2 regularization of the bias."""
     feature_selector: Literal["cyclic", "shuffle", "random", "greedy", "thrifty"]
-    """gblinear: the order of features."""
+    """The order of features."""
     top_k: int
-    """gblinear: features to select."""
+    """Features to select."""
     tweedie_variance_power: float
-    """reg:tweedie: the variance."""
+    """Power of the variance."""
     huber_slope: float
-    """reg:pseudohubererror: the slope."""
+    """Slope of the loss."""
     quantile_alpha: str
-    """reg:quantileerror: the quantile, or a list."""
+    """Quantile, or a list."""
     base_score: float
     """The prediction before the first round."""
     seed: int
@@ -502,9 +502,9 @@ class XGBoostArguments(EstimatorSettings, total=False):
     interaction_constraints: str
     """Features that may stand together."""
     aft_loss_distribution: Literal["normal", "logistic", "extreme"]
-    """survival:aft: the distribution."""
+    """Distribution of the noise."""
     aft_loss_distribution_scale: float
-    """survival:aft: its scale."""
+    """Scale of the distribution."""
     sampling_method: Literal["uniform", "gradient_based"]
     """How rows are sampled (GPU)."""
     max_cat_to_onehot: int
@@ -512,15 +512,15 @@ class XGBoostArguments(EstimatorSettings, total=False):
     max_cached_hist_node: int
     """Histograms kept."""
     lambdarank_pair_method: Literal["mean", "topk"]
-    """rank:*: how pairs are chosen."""
+    """How pairs are chosen."""
     lambdarank_num_pair_per_sample: int
-    """rank:*: pairs of each row."""
+    """Pairs of each row."""
     deterministic_histogram: bool
-    """Accepted; it always is."""
+    """Whether equal runs give equal trees."""
     single_precision_histogram: bool
-    """Accepted; XGBoost dropped it in 1.6."""
+    """Histograms of float32."""
     prob_buffer_row: float
-    """Accepted; XGBoost dropped it."""
+    """Size of a buffer."""
     csv_weights: int
     """1: the second CSV column holds weights. Default: 0."""
     save_model_on_termination: bool
@@ -530,6 +530,6 @@ class XGBoostArguments(EstimatorSettings, total=False):
     _num_cv_round: int
     """Repetitions of the cross-validation."""
     use_dask_gpu_training: bool
-    """Accepted; hosts share the work without Dask. Default: false."""
+    """Several GPUs by Dask. Default: false."""
     silent: int
     """Legacy: 1 prints nothing."""
