@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.console.browser import browser
 from tests.e2e.notebook import Lab, wait_for
 from tests.e2e.served import SAGESMITH, Served, wait_until
 
@@ -186,6 +187,32 @@ print(len(names))
         outputs = [output for cell in cells for output in cell.get("outputs", ())]
         assert any(words in output.get("text", "") for output in outputs), outputs
         assert any("image/png" in output.get("data", {}) for output in outputs) or name == "2-boto3"
+
+
+def test_a_person_runs_a_cell_in_a_browser(served: Served, notebook: Lab) -> None:
+    cell: dict[str, Any] = {
+        "cell_type": "code",
+        "id": "one",
+        "metadata": {},
+        "source": "print(6 * 7)",
+        "outputs": [],
+        "execution_count": None,
+    }
+    kernel = {"name": "conda_python3", "display_name": "conda_python3"}
+    content = {"cells": [cell], "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
+    notebook.api("PUT", "contents/cell.ipynb", {"type": "notebook", "format": "json", "content": content})
+    url = served.client("sagemaker").create_presigned_notebook_instance_url(NotebookInstanceName=NAME)[
+        "AuthorizedUrl"
+    ]
+    run = "[data-command='notebook:run-cell-and-select-next']"
+    with browser() as window:
+        window.open(url)
+        assert "/lab" in window.url
+        window.open(f"{served.url}{notebook.base}lab/tree/cell.ipynb")
+        window.wait(".jp-Notebook", "print", timeout_s=120)
+        window.wait("#jp-main-statusbar", "conda_python3 | Idle", timeout_s=120)
+        window.click(run)
+        window.wait(".jp-OutputArea-output", "42", timeout_s=60)
 
 
 def test_a_notebook_outlives_the_server(served: Served, notebook: Lab) -> None:
