@@ -20,7 +20,7 @@ def main() -> int:
         "parts",
         nargs="*",
         metavar="PART",
-        help=f"what to measure: {', '.join(PARTS)}; all if none. algorithms/NAME is one of the algorithms",
+        help=f"what to measure: {', '.join(PARTS)}; all if none. algorithms/NAME is one of the algorithms, serving/NAME xgboost, script or many",
     )
     parser.add_argument(
         "--rounds", type=int, default=3, help="interleaved rounds; the median counts (default 3)"

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from bench import serving_many, serving_script
 from bench.environments import EnvironmentMissing
 from bench.invocations import CONNECTIONS, Model, check, load, train
 from bench.peers.process import PeerMissing
@@ -25,11 +26,30 @@ from bench.server import Sagesmith, new_home, running
 __all__ = ["run"]
 
 ENDPOINT = "bench"
+PARTS = ("xgboost", "script", "many")
 HTTPS, HTTP, CALL = "https + sigv4", "http + sigv4", "in-process call"
 
 
-def run(rounds: int, seconds: float, quick: bool) -> list[Row]:
-    """Measure and return the rows."""
+def run(rounds: int, seconds: float, quick: bool, only: str = "") -> list[Row]:
+    """Measure and return the rows: of one of `PARTS`, or of all.
+
+    Raises:
+        ValueError: *only* is none of them.
+    """
+    if only not in ("", *PARTS):
+        raise ValueError(f"there is no serving/{only}; there are {', '.join(PARTS)}")
+    found: list[Row] = []
+    if only in ("", "xgboost"):
+        found += against_peers(rounds, seconds)
+    if only in ("", "script"):
+        found += serving_script.run(rounds, seconds, quick)
+    if only in ("", "many"):
+        found += serving_many.run(seconds, quick)
+    return found
+
+
+def against_peers(rounds: int, seconds: float) -> list[Row]:
+    """Measure one XGBoost model behind every server."""
     with tempfile.TemporaryDirectory() as name, new_home() as home, contextlib.ExitStack() as stack:
         folder = Path(name)
         model = train(folder)

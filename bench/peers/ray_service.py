@@ -1,12 +1,12 @@
 """Ray Serve's deployment of the benchmark's model, as its documentation says."""
 
 import os
+import runpy
 import signal
 import tempfile
 
 import numpy as np
 import ray
-import xgboost
 from ray import serve
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
@@ -17,13 +17,22 @@ class Model:
     """One replica, one thread, like every other server in the benchmark."""
 
     def __init__(self) -> None:
-        self.booster = xgboost.Booster(model_file=os.environ["BENCH_MODEL"])
-        self.booster.set_param({"nthread": 1})
+        place = os.environ["BENCH_MODEL"]
+        if place.endswith(".py"):
+            script = runpy.run_path(place)
+            model = script["model_fn"]("")
+            self.predict = lambda rows: script["predict_fn"](rows, model)
+        else:
+            import xgboost
+
+            booster = xgboost.Booster(model_file=place)
+            booster.set_param({"nthread": 1})
+            self.predict = booster.inplace_predict
 
     async def __call__(self, request: Request) -> PlainTextResponse:
         """Predict one request."""
         row = np.array((await request.body()).split(b","), np.float32)
-        return PlainTextResponse(f"{self.booster.inplace_predict(row.reshape(1, -1))[0]:.9g}")
+        return PlainTextResponse(f"{self.predict(row.reshape(1, -1))[0]:.9g}")
 
 
 with tempfile.TemporaryDirectory(prefix="ray") as folder:

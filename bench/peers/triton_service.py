@@ -1,22 +1,34 @@
 """PyTriton's server around the benchmark's model, as its documentation says, with dynamic batching."""
 
 import os
+import runpy
 import socket
 
 import numpy as np
-import xgboost
 from pytriton.decorators import batch
 from pytriton.model_config import DynamicBatcher, ModelConfig, Tensor
 from pytriton.triton import Triton, TritonConfig
 
-booster = xgboost.Booster(model_file=os.environ["BENCH_MODEL"])
-booster.set_param({"nthread": 1})
+place = os.environ["BENCH_MODEL"]
+if place.endswith(".py"):
+    script = runpy.run_path(place)
+    model, width = script["model_fn"](""), script["WIDTH"]
+
+    def predict(x: np.ndarray) -> np.ndarray:
+        """Predict with the model of a script."""
+        return script["predict_fn"](x, model).astype(np.float32)
+else:
+    import xgboost
+
+    booster = xgboost.Booster(model_file=place)
+    booster.set_param({"nthread": 1})
+    predict, width = booster.inplace_predict, booster.num_features()
 
 
 @batch
 def infer(x: np.ndarray) -> list[np.ndarray]:
     """Predict the requests that gathered."""
-    return [booster.inplace_predict(x).reshape(-1, 1)]
+    return [predict(x).reshape(-1, 1)]
 
 
 def free_port() -> int:
@@ -34,7 +46,7 @@ with Triton(config=config) as triton:
     triton.bind(
         model_name="bench",
         infer_func=infer,
-        inputs=[Tensor(name="x", dtype=np.float32, shape=(booster.num_features(),))],
+        inputs=[Tensor(name="x", dtype=np.float32, shape=(width,))],
         outputs=[Tensor(name="y", dtype=np.float32, shape=(1,))],
         config=ModelConfig(max_batch_size=128, batcher=DynamicBatcher(max_queue_delay_microseconds=0)),
         strict=True,
