@@ -17,6 +17,7 @@ __all__ = [
     "Phase",
     "Policy",
     "Rollout",
+    "Serverless",
     "Size",
     "Status",
     "Variant",
@@ -68,12 +69,27 @@ class Instance:
 
 
 @dataclass(frozen=True, slots=True)
+class Serverless:
+    """How a serverless variant's containers come and go; `memory_mb` is the size of each.
+
+    At most `max_concurrency` requests are served at a time, each by a container of its own; `provisioned` containers
+    are there always. `proven` is True once a container served.
+    """
+
+    memory_mb: int
+    max_concurrency: int
+    provisioned: int = 0
+    proven: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Variant:
     """A production variant: how many instances it should have, and which it has.
 
     `details` is everything an instance's start needs (model, image, instance type), as it was when the
     deployment was asked for; it means nothing here. A rolling update brings `held` of the `count` instances
     not yet, or no more. A `shadow` gets copies of the others' requests: `weight` is to theirs as its part of them.
+    The `count` of a `serverless` variant follows the demand (:mod:`sagesmith.lifecycle._serverless`).
     """
 
     name: str
@@ -83,11 +99,19 @@ class Variant:
     instances: tuple[Instance, ...] = ()
     held: int = 0
     shadow: bool = False
+    serverless: Serverless | None = None
 
     @property
     def wanted(self) -> int:
         """How many instances it should have now."""
         return self.count - self.held
+
+    @property
+    def required(self) -> int:
+        """How many instances must serve before the variant counts as complete."""
+        if self.serverless is None:
+            return self.wanted
+        return max(self.serverless.provisioned, 0 if self.serverless.proven else 1)
 
     @property
     def ready(self) -> int:
@@ -112,7 +136,7 @@ class Deployment:
     @property
     def complete(self) -> bool:
         """Whether every instance that should be there serves."""
-        return all(v.ready >= v.wanted for v in self.variants)
+        return all(v.ready >= v.required for v in self.variants)
 
 
 @dataclass(frozen=True, slots=True)

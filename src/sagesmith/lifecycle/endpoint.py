@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias
 
-from sagesmith.lifecycle import _rollout
+from sagesmith.lifecycle import _rollout, _serverless
 from sagesmith.lifecycle._endpoint_state import (
     Deployment,
     EndpointRun,
@@ -23,6 +23,7 @@ from sagesmith.lifecycle._endpoint_state import (
     Phase,
     Policy,
     Rollout,
+    Serverless,
     Size,
     Status,
     Variant,
@@ -31,11 +32,15 @@ from sagesmith.lifecycle._endpoint_state import (
     instances_of,
     renew,
 )
+from sagesmith.lifecycle._serverless import serverless_variant
 
 __all__ = [
     "AlarmRaised",
     "CapacityRequested",
     "Command",
+    "ContainerStuck",
+    "ContainersIdle",
+    "ContainersWanted",
     "DeleteRequested",
     "Deployment",
     "Due",
@@ -55,6 +60,7 @@ __all__ = [
     "Rollout",
     "Serve",
     "Served",
+    "Serverless",
     "Size",
     "Start",
     "Status",
@@ -63,6 +69,7 @@ __all__ = [
     "Variant",
     "create",
     "demands",
+    "serverless_variant",
     "step",
 ]
 
@@ -162,11 +169,36 @@ class AlarmRaised:
 class CapacityRequested:
     """`UpdateEndpointWeightsAndCapacities`: by variant name, the new weight and count (None: as it is).
 
-    If instances have to leave, those in `spare` do before others that serve.
+    If instances have to leave, those in `spare` do before others that serve. `concurrency` has the maximum and the
+    provisioned concurrency of serverless variants (None: as it is).
     """
 
     wanted: Mapping[str, tuple[float | None, int | None]]
     spare: tuple[str, ...] = ()
+    concurrency: Mapping[str, tuple[int | None, int | None]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ContainersWanted:
+    """So many requests are with a serverless variant, or wait for a container; `number` is its deployment's."""
+
+    variant: str
+    number: int
+    concurrency: int
+
+
+@dataclass(frozen=True, slots=True)
+class ContainersIdle:
+    """Containers of serverless variants had nothing to do for a while; they end, but for provisioned ones."""
+
+    instance_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerStuck:
+    """A container of a serverless variant did not answer in time, and is still at it: it ends."""
+
+    instance_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +218,9 @@ Event: TypeAlias = (
     | UpdateRequested
     | AlarmRaised
     | CapacityRequested
+    | ContainersWanted
+    | ContainersIdle
+    | ContainerStuck
     | DeleteRequested
 )
 
@@ -214,7 +249,8 @@ class Served:
     """One variant as the gateway should know it; `instances` are (id, address, protocol).
 
     During an update a variant may be there twice: `number` is its deployment's. `details` are the variant's. The weight
-    of a `shadow` is the part of its deployment's requests that it gets copies of.
+    of a `shadow` is the part of its deployment's requests that it gets copies of. `serverless` tells how many instances
+    a serverless one may have.
     """
 
     name: str
@@ -223,6 +259,7 @@ class Served:
     number: int = 0
     shadow: bool = False
     details: Mapping[str, Any] = field(default_factory=dict, compare=False, hash=False)
+    serverless: Serverless | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,13 +343,16 @@ def _ready(run: EndpointRun, event: Ready, at: float) -> EndpointRun:
             instance, phase=Phase.READY, address=event.address, protocol=event.protocol, ready_at=at
         )
 
-    return change_instance(run, event.instance_id, ready)
+    return _serverless.prove(change_instance(run, event.instance_id, ready), event.instance_id)
 
 
 def _unhealthy(run: EndpointRun, event: Unhealthy, at: float) -> EndpointRun:
     def unhealthy(instance: Instance) -> Instance:
         return replace(instance, phase=Phase.UNHEALTHY) if instance.phase is Phase.READY else instance
 
+    found = next((f for f in instances_of(run) if f[2].instance_id == event.instance_id), None)
+    if found is not None and _serverless.is_spare(found[1]):
+        return _serverless.discard(run, (event.instance_id,))
     return change_instance(run, event.instance_id, unhealthy)
 
 
@@ -322,6 +362,8 @@ def _failed(run: EndpointRun, event: Failed, at: float) -> EndpointRun:
         return run
     deployment, variant, instance = found
     run = replace(run, ending=(*run.ending, instance.instance_id), gone=(*run.gone, instance.instance_id))
+    if _serverless.is_spare(variant):
+        return _serverless.discard(run, (instance.instance_id,))
     if event.shutdown:
         return renew(run, instance.instance_id, failures=0)
     steady = instance.ready_at and at - instance.ready_at >= STEADY_S
@@ -374,10 +416,11 @@ def _capacity_requested(run: EndpointRun, event: CapacityRequested, at: float) -
     for variant in run.current.variants:
         weight, count = event.wanted.get(variant.name, (None, None))
         wanted = replace(
-            variant,
+            _serverless.resize(variant, event.concurrency.get(variant.name, (None, None))),
             weight=variant.weight if weight is None else weight,
-            count=variant.count if count is None else count,
         )
+        if count is not None:
+            wanted = replace(wanted, count=count)
         # Those that do not serve leave first.
         ranked = sorted(
             wanted.instances, key=lambda i: (i.phase is not Phase.READY, i.instance_id in event.spare)
@@ -398,6 +441,18 @@ def _capacity_requested(run: EndpointRun, event: CapacityRequested, at: float) -
     )
 
 
+def _containers_wanted(run: EndpointRun, event: ContainersWanted, at: float) -> EndpointRun:
+    return _serverless.want(run, event.variant, event.number, event.concurrency)
+
+
+def _containers_idle(run: EndpointRun, event: ContainersIdle, at: float) -> EndpointRun:
+    return _serverless.discard(run, event.instance_ids)
+
+
+def _container_stuck(run: EndpointRun, event: ContainerStuck, at: float) -> EndpointRun:
+    return _serverless.discard(run, (event.instance_id,), replaced=True)
+
+
 def _delete_requested(run: EndpointRun, event: DeleteRequested, at: float) -> EndpointRun:
     return replace(
         run, status=Status.DELETING, current=None, pending=None, rollout=None, ending=run.instance_ids
@@ -416,6 +471,9 @@ _HANDLERS: Final[Mapping[type[Any], Callable[[EndpointRun, Any, float], Endpoint
     UpdateRequested: _update_requested,
     AlarmRaised: _alarm_raised,
     CapacityRequested: _capacity_requested,
+    ContainersWanted: _containers_wanted,
+    ContainersIdle: _containers_idle,
+    ContainerStuck: _container_stuck,
     DeleteRequested: _delete_requested,
 }
 
@@ -461,7 +519,9 @@ _SERVING: Final = (Status.IN_SERVICE, Status.UPDATING, Status.ROLLING_BACK)
 
 def _served(variant: Variant, weight: float, number: int) -> Served:
     ready = tuple((i.instance_id, i.address, i.protocol) for i in variant.instances if i.phase is Phase.READY)
-    return Served(variant.name, weight, ready, number, variant.shadow, variant.details)
+    return Served(
+        variant.name, weight, ready, number, variant.shadow, variant.details, serverless=variant.serverless
+    )
 
 
 def _reason(variant: str, event: Failed) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from sagesmith.lifecycle._codec import from_plain, to_plain
 from sagesmith.lifecycle.component import ComponentRun
-from sagesmith.lifecycle.endpoint import Deployment, EndpointRun, Phase, Status, Variant
+from sagesmith.lifecycle.endpoint import Deployment, EndpointRun, Phase, Serverless, Status, Variant
 from sagesmith.lifecycle.notebook import NotebookRun
 from sagesmith.lifecycle.notebook import Status as NotebookStatus
 from sagesmith.lifecycle.training import TrainingRun
@@ -206,9 +206,11 @@ def _variant_summary(variant: Variant) -> dict[str, Any]:
         "VariantName": variant.name,
         "CurrentWeight": variant.weight,
         "DesiredWeight": variant.weight,
-        "CurrentInstanceCount": variant.ready,
-        "DesiredInstanceCount": variant.count,
     }
+    if variant.serverless is not None:
+        summary |= _concurrency(variant, variant.serverless)
+    else:
+        summary |= {"CurrentInstanceCount": variant.ready, "DesiredInstanceCount": variant.count}
     containers = variant.details.get("containers") or (variant.details,)
     images = [container["image"] for container in containers if container.get("image")]
     if images:
@@ -220,6 +222,19 @@ def _variant_summary(variant: Variant) -> dict[str, Any]:
         summary["ManagedInstanceScaling"] = dict(variant.details["scaling"])
     if variant.details.get("vacant") and variant.details.get("routing"):
         summary["RoutingConfig"] = {"RoutingStrategy": variant.details["routing"]}
-    if any(i.phase is Phase.PLANNED or i.phase is Phase.STARTED for i in variant.instances):
+    coming = any(i.phase is Phase.PLANNED or i.phase is Phase.STARTED for i in variant.instances)
+    if coming and variant.ready < variant.required:
         summary["VariantStatus"] = [{"Status": "Creating"}]
     return summary
+
+
+def _concurrency(variant: Variant, serverless: Serverless) -> dict[str, Any]:
+    wanted = {"MemorySizeInMB": serverless.memory_mb, "MaxConcurrency": serverless.max_concurrency}
+    present = min(serverless.provisioned, variant.ready)
+    return {
+        "CurrentServerlessConfig": {**wanted, **({"ProvisionedConcurrency": present} if present else {})},
+        "DesiredServerlessConfig": {
+            **wanted,
+            **({"ProvisionedConcurrency": serverless.provisioned} if serverless.provisioned else {}),
+        },
+    }
