@@ -347,7 +347,12 @@ async def _make_parts(home: Home, settings: Settings, stack: AsyncExitStack) -> 
         **common,
     )
     endpoints = Endpoints(
-        gateway=gateway, raised=alarms.raised, deployed=deployed, hosts=components, **common
+        gateway=gateway,
+        raised=alarms.raised,
+        deployed=deployed,
+        hosts=components,
+        idle_s=settings.serverless_idle_s,
+        **common,
     )
     scaling = Scaling(resources, settings.account_id)
     capacity: dict[tuple[str, str], VariantCapacity | ComponentCapacity] = {

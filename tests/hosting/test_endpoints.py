@@ -13,6 +13,7 @@ import pytest
 
 from sagesmith.aws.call import Call, Caller, marked_operations
 from sagesmith.errors import AwsError
+from sagesmith.hosting._gateway_serverless import Concurrency
 from sagesmith.hosting.capacity import VariantCapacity
 from sagesmith.hosting.components import Components
 from sagesmith.hosting.endpoints import Endpoints
@@ -57,6 +58,7 @@ class FakeGateway:
         features: Mapping[str, Collection[str]] = MappingProxyType({}),
         shadows: Mapping[str, float] = MappingProxyType({}),
         component_of: str = "",
+        serverless: Mapping[str, Concurrency] = MappingProxyType({}),
     ) -> None:
         self.weights[name] = dict(variants)
         self.routes = {i: r for i, r in self.routes.items() if r[0] != name or r[1] in variants}
@@ -71,6 +73,9 @@ class FakeGateway:
 
     def remove_instance(self, instance_id: str) -> None:
         self.routes.pop(instance_id, None)
+
+    def could_not_start(self, region: str, name: str, variant: str, instance_id: str, reason: str) -> None:
+        pass
 
     async def drain(self, instance_id: str) -> None:
         self.remove_instance(instance_id)

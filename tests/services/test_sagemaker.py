@@ -293,10 +293,7 @@ def test_the_life_of_model_configuration_and_endpoint(call: Direct, notified: li
         ({"InstanceType": "ml.none.large"}, "ml.none.large"),
         ({"InitialInstanceCount": 101}, "service limit"),
         ({"InitialVariantWeight": 0.0}, "above 0"),
-        (
-            {"ServerlessConfig": {"MemorySizeInMB": 1024, "MaxConcurrency": 1}},
-            "ProductionVariants.v.ServerlessConfig",
-        ),
+        ({"ServerlessConfig": {"MemorySizeInMB": 1024, "MaxConcurrency": 1}}, "cannot have both"),
         ({"ManagedInstanceScaling": {"Status": "ENABLED"}}, "ManagedInstanceScaling"),
         ({"RoutingConfig": {"RoutingStrategy": "KV_AWARE"}}, "KV_AWARE"),
     ],
@@ -308,6 +305,69 @@ def test_what_cannot_be_deployed_is_refused_by_name(call: Direct, change: dict[s
         words
         in fails(call, "CreateEndpointConfig", EndpointConfigName="c", ProductionVariants=variants).message
     )
+
+
+SERVERLESS = {"MemorySizeInMB": 2048, "MaxConcurrency": 2}
+
+
+@pytest.mark.parametrize(
+    ("serverless", "more", "words"),
+    [
+        ({"MemorySizeInMB": 1536}, {}, "must be 1024, 2048"),
+        ({"ProvisionedConcurrency": 3}, {}, "less than or equal to MaxConcurrency (2)"),
+        ({}, {"AsyncInferenceConfig": {"OutputConfig": {}}}, "asynchronous inference"),
+        ({}, {"VpcConfig": {"SecurityGroupIds": ["s"], "Subnets": ["s"]}}, "VPC"),
+        ({}, {"EnableNetworkIsolation": True}, "network isolation"),
+        ({}, {"ShadowProductionVariants": [a_variant(VariantName="w")]}, "shadow variants"),
+        ({}, {"model": {"EnableNetworkIsolation": True}}, "network isolation"),
+        ({}, {"model": {"Containers": [{"Image": IMAGE}] * 2}}, "inference pipelines"),
+        (
+            {},
+            {
+                "model": {
+                    "PrimaryContainer": {
+                        "Image": IMAGE,
+                        "Mode": "MultiModel",
+                        "ModelDataUrl": "s3://bucket/p/",
+                    }
+                }
+            },
+            "multi-model",
+        ),
+        (
+            {},
+            {
+                "DataCaptureConfig": {
+                    "InitialSamplingPercentage": 1,
+                    "DestinationS3Uri": "s3://bucket/c",
+                    "CaptureOptions": [{"CaptureMode": "Input"}],
+                }
+            },
+            "data capture",
+        ),
+    ],
+)
+def test_what_serverless_endpoints_cannot_have_is_refused(
+    call: Direct, serverless: dict[str, Any], more: dict[str, Any], words: str
+) -> None:
+    more = dict(more)
+    model = {"PrimaryContainer": {"Image": IMAGE}, **more.pop("model", {})}
+    if "Containers" in model:
+        del model["PrimaryContainer"]
+    call("CreateModel", ModelName="m", ExecutionRoleArn=ROLE, **model)
+    variant = {"VariantName": "v", "ModelName": "m", "ServerlessConfig": {**SERVERLESS, **serverless}}
+    error = fails(call, "CreateEndpointConfig", EndpointConfigName="c", ProductionVariants=[variant], **more)
+    assert (error.code, words in error.message) == ("ValidationException", True), error.message
+
+
+def test_serverless_endpoints_are_described_by_their_concurrency(call: Direct) -> None:
+    call("CreateModel", ModelName="m", PrimaryContainer={"Image": IMAGE})
+    variant = {"VariantName": "v", "ModelName": "m", "ServerlessConfig": SERVERLESS}
+    call("CreateEndpointConfig", EndpointConfigName="c", ProductionVariants=[variant])
+    call("CreateEndpoint", EndpointName="e", EndpointConfigName="c")
+    (described,) = call("DescribeEndpoint", EndpointName="e")["ProductionVariants"]
+    assert described["CurrentServerlessConfig"] == described["DesiredServerlessConfig"] == SERVERLESS
+    assert "CurrentInstanceCount" not in described
 
 
 def test_configurations_refuse_what_is_not_there_yet(call: Direct) -> None:

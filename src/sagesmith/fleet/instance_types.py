@@ -2,7 +2,7 @@
 
 Within a family, memory grows with the vCPUs, and a size names the number of vCPUs (``xlarge`` is 4,
 ``{n}xlarge`` is 4 n, ``large`` is 2). So a family is one row here; what breaks the rule (burstable and GPU
-families, ``metal``) is listed. A generation that AWS adds to a known family letter is therefore known already.
+families, ``metal``) is listed. ``serverless.{n}MB`` is a serverless endpoint's container. A generation that AWS adds to a known family letter is therefore known already.
 
 Source: the public tables of instance types and of SageMaker's instances; memory in GiB.
 """
@@ -28,6 +28,8 @@ class _Size(NamedTuple):
 
 
 _NAME: Final = re.compile(r"ml\.(?P<family>[a-z]+\d+[a-z]*(?:-[a-z]+\d*)?)\.(?P<size>[a-z0-9-]+)")
+_SERVERLESS: Final = re.compile(r"serverless\.(?P<megabytes>\d{4})MB")
+_MB_PER_VCPU: Final = 1769  # what AWS gives to its serverless functions
 _XLARGE: Final = re.compile(r"(?P<count>[1-9]\d?)?xlarge")
 
 # GiB per vCPU, by the letters before the generation, for the families that follow the rule.
@@ -84,6 +86,10 @@ def describe(instance_type: str) -> InstanceShape:
     Raises:
         AwsError: `ValidationException`, there is no such type.
     """
+    serverless = _SERVERLESS.fullmatch(instance_type)
+    if serverless:
+        megabytes = int(serverless["megabytes"])
+        return InstanceShape(vcpus=max(1, round(megabytes / _MB_PER_VCPU)), memory_bytes=megabytes * 1024**2)
     match = _NAME.fullmatch(instance_type)
     size = _size(match["family"], match["size"]) if match else None
     if size is None:

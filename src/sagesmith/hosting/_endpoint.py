@@ -19,7 +19,9 @@ from typing import Any, Final, Protocol, TypeAlias, cast
 from sagesmith.clock import Clock
 from sagesmith.errors import AwsError
 from sagesmith.fleet.api import Fleet, InstanceLost
+from sagesmith.hosting._gateway_serverless import Concurrency
 from sagesmith.hosting._gateway_table import DIRECT, MODELS, RANDOM
+from sagesmith.hosting._serverless import Demand, is_starting
 from sagesmith.hosting._serving_spec import instance_spec, log_group
 from sagesmith.images import Image
 from sagesmith.instance import spec
@@ -60,6 +62,7 @@ class RoutingTable(Protocol):
         features: Mapping[str, Collection[str]] = MappingProxyType({}),
         shadows: Mapping[str, float] = MappingProxyType({}),
         component_of: str = "",
+        serverless: Mapping[str, Concurrency] = MappingProxyType({}),
     ) -> None:
         """Make the endpoint known with its variants' weights, or change them; see `Gateway.set_endpoint`."""
         ...
@@ -74,6 +77,10 @@ class RoutingTable(Protocol):
 
     def remove_instance(self, instance_id: str) -> None:
         """Send nothing more to the instance."""
+        ...
+
+    def could_not_start(self, region: str, name: str, variant: str, instance_id: str, reason: str) -> None:
+        """Tell a request that waits for a serverless variant's instance why there is none."""
         ...
 
     async def drain(self, instance_id: str) -> None:
@@ -120,6 +127,7 @@ class Parts:
     raised: Callable[[str, Sequence[str], float], Sequence[str]]
     deployed: Callable[[str, str, lifecycle.Deployment | None], None]
     hosts: Hosts
+    idle_s: float = 300.0
 
 
 class EndpointWorker:
@@ -151,6 +159,7 @@ class EndpointWorker:
         self._retry: asyncio.TimerHandle | None = None
         self._alarm_watch: asyncio.Task[None] | None = None
         self._closed = False
+        self._demand = Demand(lambda: self.run, self.apply, self._spawn, parts.idle_s)
 
     # ---- from outside ----
 
@@ -187,6 +196,9 @@ class EndpointWorker:
     ) -> None:
         """Change the row by *event*, writing *also* with it, and perform what it then demands."""
         async with self._lock:
+            lost = None
+            if isinstance(event, lifecycle.Failed) and event.final:
+                lost = is_starting(self.run, event.instance_id)
             if follow:
                 # Who reads InService may invoke at once: the gateway has to know before the row says so.
                 self._serve_all(self._step(self.run, event, self._parts.clock()))
@@ -198,6 +210,11 @@ class EndpointWorker:
             self.run = self._read(resource.document)
             if follow:
                 await self._follow(resource)
+        if lost is not None and isinstance(event, lifecycle.Failed):
+            key = _key(*lost)
+            self._parts.gateway.could_not_start(
+                self._region, self._name, key, event.instance_id, event.reason
+            )
 
     async def listen(self, instance_id: str, message: spec.Message | InstanceLost) -> None:
         """Take a message of an instance; returns once what it says is stored."""
@@ -332,7 +349,8 @@ class EndpointWorker:
             return
         # Instances that serve nothing themselves are the homes of components' copies.
         variants = [v for v in command.variants if not v.details.get("vacant")]
-        keys = {v: f"{v.name}\0{v.number}" if v.number else v.name for v in variants}
+        keys = {v: _key(v.name, v.number) for v in variants}
+        concurrency = {keys[v]: self._demand.concurrency(v) for v in variants}
         gateway.set_endpoint(
             self._region,
             self._routed_as,
@@ -340,6 +358,7 @@ class EndpointWorker:
             shadows={keys[v]: v.weight for v in variants if v.shadow},
             features={keys[v]: self._features(v, run) for v in variants},
             component_of=self._component_of,
+            serverless={key: limits for key, limits in concurrency.items() if limits is not None},
         )
         wanted = {i[0]: (keys[v], i[1]) for v in variants for i in v.instances}
         for instance_id, (variant, address) in wanted.items():
@@ -498,6 +517,11 @@ class EndpointWorker:
             # The row says what is still to be done: the driver's regular look at it tries again.
             _log.exception("a step of %s failed; it will be tried again", self.arn)
             self._performed.clear()
+
+
+def _key(variant: str, number: int) -> str:
+    """Return a variant's key in the gateway's table; *number* is its deployment's."""
+    return f"{variant}\0{number}" if number else variant
 
 
 def _features(details: Mapping[str, Any]) -> list[str]:

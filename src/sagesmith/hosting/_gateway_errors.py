@@ -15,13 +15,16 @@ __all__ = [
     "model_not_found",
     "model_not_ready",
     "no_component",
+    "no_container",
     "no_copies",
     "no_instance",
     "no_room",
     "no_such_feature",
     "no_target_model",
     "server_ends",
+    "serverless_body_too_large",
     "stream_too_long",
+    "throttled",
     "variant_not_found",
 ]
 
@@ -157,6 +160,36 @@ def busy(name: str, variant: str, load: int) -> AwsError:
         f"Each instance of production variant {variant} of endpoint {name} has {load} requests in flight, as many as "
         "it can answer in time. Slow down, or give the variant more instances.",
         status=429,
+    )
+
+
+def throttled(name: str, most: int) -> AwsError:
+    """Return the answer when a serverless endpoint has as many requests as it may have at a time."""
+    return AwsError(
+        "ThrottlingException",
+        f"Rate exceeded: serverless endpoint {name} has {most} concurrent invocations, which is its MaxConcurrency. "
+        "Try again, or raise MaxConcurrency.",
+        status=429,
+    )
+
+
+def no_container(name: str, waited_s: float) -> AwsError:
+    """Return the answer to a request that waited too long for a container of a serverless endpoint."""
+    return AwsError(
+        "ServiceUnavailable",
+        f"No container of serverless endpoint {name} was free or could start in {waited_s:g} s. Try again; "
+        "`sagesmith status` shows whether the machine has room.",
+        status=503,
+    )
+
+
+def serverless_body_too_large(size: int, limit: int) -> AwsError:
+    """Return the answer to a body of *size* bytes, which is more than a serverless endpoint takes."""
+    return AwsError(
+        "ValidationError",
+        "1 validation error detected: Value at 'body' failed to satisfy constraint: Member must have length "
+        f"less than or equal to {limit}, which is the limit of serverless endpoints. It has {size}.",
+        status=413,
     )
 
 

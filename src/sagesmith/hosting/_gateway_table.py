@@ -106,6 +106,13 @@ class Variant:
             for invocation in late:
                 invocation.fail(errors.no_instance(self.endpoint.name, self.name))
 
+    def tick(self, now: float, timeout_s: float) -> None:
+        """Do what is due at the time *now*; called about twice a second. A model may take *timeout_s* for an answer."""
+        self.give_up(now - timeout_s / 20)
+
+    async def settled(self) -> None:
+        """Return when nothing waits for an instance that is still to start."""
+
     def check(self, needs: frozenset[str]) -> None:
         """Refuse a request that *needs* a feature which the variant does not have.
 
@@ -318,15 +325,17 @@ class Endpoint:
         weights: Mapping[str, float],
         limits: Limits,
         shadows: Mapping[str, float] = MappingProxyType({}),
+        make: Callable[[Endpoint, str, float, Limits], Variant] = Variant,
     ) -> list[Variant]:
         """Take over *weights*; variants that stay keep their instances. Return those that are gone.
 
         *shadows* are variants that get that part of the others' requests as copies, and no requests of their own.
+        *make* makes those that are new.
         """
         gone = [variant for name, variant in self.variants.items() if name not in weights]
         kept = self.variants
         self.variants = {
-            name: kept.get(name) or Variant(self, name, weight, limits) for name, weight in weights.items()
+            name: kept.get(name) or make(self, name, weight, limits) for name, weight in weights.items()
         }
         for name, weight in weights.items():
             variant = self.variants[name]

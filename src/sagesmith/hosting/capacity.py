@@ -151,4 +151,5 @@ def _variant(resource: Resource | None, name: str) -> Variant | None:
     if resource is None:
         return None
     current = endpoint_run(resource.document).current
-    return next((v for v in current.variants if v.name == name), None) if current is not None else None
+    variants = current.variants if current is not None else ()
+    return next((v for v in variants if v.name == name and v.serverless is None), None)

@@ -32,6 +32,7 @@ class Endpoints:
         raised: returns those of a region's alarms that are, or since a time were, in state ALARM.
         deployed: learns what serves at each endpoint, by region and name; None when it is gone.
         hosts: who has copies of inference components on the instances.
+        idle_s: after so long a serverless endpoint's container that has nothing to do ends.
         owner: the name under which rows are claimed; the same one after a restart.
         poll_s: how often all rows are looked at, in case a notification was lost.
     """
@@ -52,6 +53,7 @@ class Endpoints:
         deployed: Callable[[str, str, Deployment | None], None] = lambda region, name, deployment: None,
         hosts: Hosts | None = None,
         clock: Clock = system_clock,
+        idle_s: float = 300.0,
         owner: str = "server",
         poll_s: float = 10.0,
     ) -> None:
@@ -69,6 +71,7 @@ class Endpoints:
             raised,
             deployed,
             hosts or NoHosts(),
+            idle_s,
         )
         self._rows = ClaimedRows(resources, KIND, DRIVEN, self._make, owner=owner, clock=clock, poll_s=poll_s)
 

@@ -26,6 +26,7 @@ from sagesmith.hosting._gateway_components import Component, component_key
 from sagesmith.hosting._gateway_http import HttpLink
 from sagesmith.hosting._gateway_link import Invocation, Link, Owner
 from sagesmith.hosting._gateway_models import ModelsLink
+from sagesmith.hosting._gateway_serverless import Concurrency, ServerlessVariant
 from sagesmith.hosting._gateway_stream import TOO_LONG, Stream
 from sagesmith.hosting._gateway_table import (
     DIRECT,
@@ -171,13 +172,16 @@ class Gateway:
         features: Mapping[str, Collection[str]] = MappingProxyType({}),
         shadows: Mapping[str, float] = MappingProxyType({}),
         component_of: str = "",
+        serverless: Mapping[str, Concurrency] = MappingProxyType({}),
     ) -> None:
         """Make the endpoint known, or change it: its *variants* with their weights, and its *status*.
 
         The key of a variant is its name; during an update, when it may be there twice, a NUL and what tells the two
         apart may follow. *features* of variants, by key: those with `RANDOM` send each request to any instance, the
         others to that with the fewest in flight; to those with `DIRECT` requests name their container, to those with
-        `MODELS` their model; those with `EMPTY` are to have no instances. *shadows* have weight 0 and get that part of the others' requests as copies.
+        `MODELS` their model; those with `EMPTY` are to have no instances. *shadows* have weight 0 and get that part of the
+        others' requests as copies. *serverless* variants give each instance one request at a time, and say how many
+        instances they need.
 
         Variants that are no longer named are retired: their instances take no new requests and are forgotten
         when those in flight are answered. Invocations are refused while *status* is not one that serves. An endpoint
@@ -192,11 +196,19 @@ class Gateway:
                 endpoint = Endpoint(region, name, self.account_id)
             self._endpoints[region, name] = endpoint
         endpoint.status = ENDING if self._ending else status
-        for gone in endpoint.set_variants(variants, self._limits, shadows):
+
+        def make(endpoint: Endpoint, key: str, weight: float, limits: Limits) -> Variant:
+            if key not in serverless:
+                return Variant(endpoint, key, weight, limits)
+            return ServerlessVariant(endpoint, key, weight, limits, serverless[key])
+
+        for gone in endpoint.set_variants(variants, self._limits, shadows, make):
             self._retire(gone)
         for key, variant in endpoint.variants.items():
             variant.features = frozenset(features.get(key, ()))
             variant.random = RANDOM in variant.features
+            if isinstance(variant, ServerlessVariant):
+                variant.concurrency = serverless[key]
 
     def remove_endpoint(self, region: str, name: str) -> None:
         """Forget the endpoint. What is in flight is still answered if its instances live that long."""
@@ -244,6 +256,13 @@ class Gateway:
             self._links[link].links.remove(link)
             link.retire()
 
+    def could_not_start(self, region: str, name: str, variant: str, instance_id: str, reason: str) -> None:
+        """An instance of a serverless variant could not start: a request that waits for one is told why."""
+        endpoint = self._endpoints.get((region, name))
+        found = endpoint.variants.get(variant) if endpoint is not None else None
+        if isinstance(found, ServerlessVariant):
+            found.could_not_start(instance_id, reason)
+
     async def drain(self, instance_id: str) -> None:
         """Remove the instance, and return when nothing is in flight there any more."""
         self.remove_instance(instance_id)
@@ -257,6 +276,9 @@ class Gateway:
             endpoint.status = ENDING
         with suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
+                for endpoint in tuple(self._endpoints.values()):
+                    for variant in tuple(endpoint.variants.values()):
+                        await variant.settled()
                 for link in tuple(self._links):
                     await link.settled()
 
@@ -364,7 +386,7 @@ class Gateway:
             link.pace(now - timeout_s / 4)
         for endpoint in self._endpoints.values():
             for variant in endpoint.variants.values():
-                variant.give_up(now - self._timeout_s / 20)
+                variant.tick(now, self._timeout_s)
 
     # ---- metrics ---------------------------------------------------------------------------------------
 

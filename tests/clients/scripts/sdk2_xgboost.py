@@ -12,6 +12,7 @@ from sagemaker.deserializers import CSVDeserializer
 from sagemaker.estimator import Estimator
 from sagemaker.inputs import TrainingInput
 from sagemaker.serializers import CSVSerializer
+from sagemaker.serverless import ServerlessInferenceConfig
 from sklearn.datasets import load_breast_cancer
 from sklearn.model_selection import train_test_split
 
@@ -56,6 +57,14 @@ predictor = xgb.deploy(
 )
 answer = predictor.predict(test_x)
 predictor.delete_endpoint()
+
+serverless = xgb.deploy(
+    serverless_inference_config=ServerlessInferenceConfig(memory_size_in_mb=2048, max_concurrency=2),
+    serializer=CSVSerializer(),
+    deserializer=CSVDeserializer(),
+)
+assert serverless.predict(test_x) == answer
+serverless.delete_endpoint()
 
 rows = os.path.join(tempfile.gettempdir(), f"{xgb.latest_training_job.name}.csv")
 np.savetxt(rows, np.column_stack([np.arange(len(test_x)), test_x]), delimiter=",", fmt="%.10g")

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from sagesmith.aws.call import Call, operation
 from sagesmith.errors import AwsError, validation_error
-from sagesmith.lifecycle.endpoint import Deployment, Variant
+from sagesmith.lifecycle.endpoint import Deployment, Variant, serverless_variant
 from sagesmith.services.sagemaker._checks import check_s3_uri, check_unique, not_available, refuse
 from sagesmith.services.sagemaker._component_variants import (
     check_component_variants,
@@ -17,6 +17,12 @@ from sagesmith.services.sagemaker._component_variants import (
 from sagesmith.services.sagemaker._engine import Engine, is_page
 from sagesmith.services.sagemaker._kinds import ENDPOINT_CONFIG, MODEL
 from sagesmith.services.sagemaker._model_details import model_details
+from sagesmith.services.sagemaker._serverless_configs import (
+    check_serverless,
+    check_serverless_model,
+    serverless_details,
+    serverless_of,
+)
 
 __all__ = ["EndpointConfigHandlers", "new_deployment"]
 
@@ -24,7 +30,7 @@ _NOT_THERE_YET: Final = (
     "ExplainerConfig", "CrossRegionTrafficConfig",
 )  # fmt: skip
 _VARIANT_NOT_THERE_YET: Final = (
-    "ServerlessConfig", "AcceleratorType", "CoreDumpConfig", "InstancePools",
+    "AcceleratorType", "CoreDumpConfig", "InstancePools",
     "CapacityReservationConfig", "AcceleratorPartitionLayouts", "EnableSSMAccess",
 )  # fmt: skip
 _ROUTING: Final = ("LEAST_OUTSTANDING_REQUESTS", "RANDOM")
@@ -48,6 +54,7 @@ class EndpointConfigHandlers:
     def create_endpoint_config(self, call: Call, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Check the variants and store the configuration."""
         self._engine.check_free(call, ENDPOINT_CONFIG, request["EndpointConfigName"])
+        check_serverless(request)
         refuse(request, _NOT_THERE_YET)
         if request.get("DataCaptureConfig"):
             check_s3_uri(
@@ -98,11 +105,17 @@ class EndpointConfigHandlers:
         strategy = (variant.get("RoutingConfig") or {}).get("RoutingStrategy", _ROUTING[0])
         if strategy not in _ROUTING:
             raise not_available(f"{where}.RoutingConfig.RoutingStrategy {strategy}")
+        if variant.get("ServerlessConfig"):
+            if not variant.get("ModelName"):
+                raise validation_error(f"{where}.ModelName must be given with ServerlessConfig.")
+            check_serverless_model(self._engine.find(call, MODEL, variant["ModelName"]).document)
+            return
         check_scaling(variant, where)
         for member in ("InstanceType", "InitialInstanceCount"):
             if not variant.get(member):
                 raise validation_error(
-                    f"{where}.{member} must be given, and be at least 1 if it is a number."
+                    f"{where}.{member} must be given, and be at least 1 if it is a number (or ServerlessConfig, for an "
+                    "endpoint without instances)."
                 )
         self._check_instance_type(variant["InstanceType"])
         if variant["InitialInstanceCount"] > MAX_INSTANCES:
@@ -149,6 +162,13 @@ def new_deployment(
     variants = []
     shadows = config.document.get("ShadowProductionVariants") or []
     for given in (*config.document["ProductionVariants"], *shadows):
+        serverless = serverless_of(given)
+        if serverless is not None:
+            model = engine.find(call, MODEL, given["ModelName"]).document
+            check_serverless_model(model)
+            details = _details(given, model, default_role_arn, now)
+            variants.append(serverless_variant(given["VariantName"], _weight(given), serverless, details))
+            continue
         if given.get("ModelName"):
             model = engine.find(call, MODEL, given["ModelName"]).document
             details = _details(given, model, default_role_arn, now)
@@ -174,9 +194,10 @@ def _details(
     details = {
         **model_details(model, default_role_arn, several=True),
         "resolved": now,
-        "instance_type": variant["InstanceType"],
         "startup_timeout_s": float(variant.get("ContainerStartupHealthCheckTimeoutInSeconds") or 240),
     }
+    serverless = serverless_of(variant)
+    details |= serverless_details(serverless) if serverless else {"instance_type": variant["InstanceType"]}
     routing = (variant.get("RoutingConfig") or {}).get("RoutingStrategy")
     if routing:
         details["routing"] = routing

@@ -22,11 +22,12 @@ from sagesmith.lifecycle.endpoint import (
     step,
 )
 from sagesmith.lifecycle.records import endpoint_document, endpoint_run
-from sagesmith.services.sagemaker._checks import check_unique, refuse
+from sagesmith.services.sagemaker._checks import check_unique
 from sagesmith.services.sagemaker._deployment_configs import check_policy, policy_of
 from sagesmith.services.sagemaker._endpoint_configs import MAX_INSTANCES, new_deployment
 from sagesmith.services.sagemaker._engine import Engine, is_page
 from sagesmith.services.sagemaker._kinds import ENDPOINT, INFERENCE_COMPONENT
+from sagesmith.services.sagemaker._serverless_configs import check_update
 from sagesmith.store.resources import Change, ListQuery, Resource
 
 __all__ = ["EndpointHandlers"]
@@ -112,6 +113,11 @@ class EndpointHandlers:
             if request.get("RetainAllVariantProperties") and run.current is not None:
                 wanted = _retain(deployment, run.current, excluded)
             config = given or (found.document.get("LastDeploymentConfig") if retained else None)
+            if config and config.get("RollingUpdatePolicy") and _has_serverless(run, wanted):
+                raise validation_error(
+                    "RollingUpdatePolicy replaces instances, of which a serverless endpoint has none. Use "
+                    "BlueGreenUpdatePolicy, or leave DeploymentConfig out."
+                )
             return UpdateRequested(wanted, policy_of(config, wanted))
 
         def also(document: dict[str, Any]) -> None:
@@ -130,7 +136,6 @@ class EndpointHandlers:
         wanted = request["DesiredWeightsAndCapacities"]
         check_unique((w["VariantName"] for w in wanted), "variant name", "desiredWeightsAndCapacities")
         for one in wanted:
-            refuse(one, ("ServerlessUpdateConfig",), f"DesiredWeightsAndCapacities.{one['VariantName']}")
             count = one.get("DesiredInstanceCount")
             if count is not None and not 1 <= count <= MAX_INSTANCES:
                 raise validation_error(
@@ -150,7 +155,9 @@ class EndpointHandlers:
             pairs = [(v, w) for v, w in zip(variants, weights, strict=True) if not v.shadow]
             if sum(v.weight if w is None else w for v, w in pairs) <= 0:
                 raise validation_error("At least one variant must keep a weight above 0.")
-            return CapacityRequested(changes)
+            asked = {w["VariantName"]: w for w in wanted}
+            concurrency = {v.name: check_update(asked[v.name], v) for v in variants if v.name in asked}
+            return CapacityRequested(changes, concurrency=concurrency)
 
         return {"EndpointArn": self._step(call, request["EndpointName"], event).arn}
 
@@ -230,6 +237,11 @@ class EndpointHandlers:
         return resource
 
 
+def _has_serverless(run: EndpointRun, wanted: Deployment) -> bool:
+    variants = (*(run.current.variants if run.current else ()), *wanted.variants)
+    return any(variant.serverless is not None for variant in variants)
+
+
 def _retain(deployment: Deployment, current: Deployment, excluded: set[str]) -> Deployment:
     """Return *deployment* with the weights and counts that variants of the same name have now."""
     present = {v.name: v for v in current.variants}
@@ -237,6 +249,7 @@ def _retain(deployment: Deployment, current: Deployment, excluded: set[str]) -> 
     for variant in deployment.variants:
         old = present.get(variant.name, variant)
         weight = variant.weight if "DesiredWeight" in excluded else old.weight
-        count = variant.count if "DesiredInstanceCount" in excluded else old.count
+        own = "DesiredInstanceCount" in excluded or variant.serverless or old.serverless
+        count = variant.count if own else old.count
         variants.append(replace(variant, weight=weight, count=count))
     return replace(deployment, variants=tuple(variants))
