@@ -131,6 +131,7 @@ async def test_a_missing_model_is_the_clients_error(world: World) -> None:
         (archive(**{"../escape": b""}), "outside the destination"),
         (archive(**{"/etc/escape": b""}), "absolute path"),
     ],
+    ids=["no-tar", "broken-off", "above", "absolute"],
 )
 def test_a_bad_model_archive_is_refused(tmp_path: Path, data: bytes, words: str) -> None:
     (tmp_path / "archive").write_bytes(data)
