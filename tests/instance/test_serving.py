@@ -116,6 +116,15 @@ async def test_a_server_that_hangs_fails_the_endpoint_in_time(world: World) -> N
     assert "did not pass the ping health check" in finished.error
 
 
+async def test_a_model_that_is_too_long_on_its_way_is_the_clients_error(world: World) -> None:
+    world.objects["bucket/m.tar.gz"] = archive(weights=b"w" * 5000)
+    task = {"model_data": "s3://bucket/m.tar.gz", "download_timeout_s": 0.0}
+    finished = (await world.run(world.serving(SERVER, task=task))).heard[-1]
+    assert isinstance(finished, Finished)
+    assert finished.client_error
+    assert "could not be downloaded within 0 s" in finished.error
+
+
 async def test_a_missing_model_is_the_clients_error(world: World) -> None:
     ear = await world.run(world.serving(SERVER, task={"model_data": "s3://bucket/absent.tar.gz"}))
     assert ear.heard[-1] == Finished(

@@ -47,7 +47,8 @@ def render(data: Mapping[str, Any]) -> str:
         f"account {data['account_id']}, region {data['region']}, sandbox {data['sandbox']}",
     ]
     for kind, counts in sorted(data["resources"].items()):
-        lines.append(f"{kind}: " + ", ".join(f"{count} {status}" for status, count in sorted(counts.items())))
+        if counts:
+            lines.append(f"{kind}: " + ", ".join(f"{count} {each}" for each, count in sorted(counts.items())))
     instances = data["fleet"]["instances"]
     lines.append(f"instances: {len(instances)}")
     lines.extend(

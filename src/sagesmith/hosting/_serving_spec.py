@@ -67,6 +67,7 @@ def instance_spec(
             model_data_type=first.model_data_type,
             model_data_compression=first.model_data_compression,
             startup_timeout_s=details.get("startup_timeout_s", 240.0),
+            download_timeout_s=details.get("download_timeout_s", 3600.0),
             workers=1 if details.get("serverless") else shape.vcpus,  # it gets one request at a time
             code_uri=first.code_uri,
             containers=containers if several else (),

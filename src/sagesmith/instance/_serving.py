@@ -83,9 +83,18 @@ class Serving:
         host.link.send(Stage("Downloading", "Downloading model data"))
         lay_out_serving(host.folder / "ml")
         download = asyncio.create_task(asyncio.to_thread(self._download))
-        await self._or_ending(download)
+        limit_s = self._task.download_timeout_s
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                await self._or_ending(download)
         if self._ending.is_set():
             return Finished()
+        if not download.done():
+            return Finished(
+                error=f"The model data could not be downloaded within {limit_s:g} s. Allow it more time "
+                "(ModelDataDownloadTimeoutInSeconds), or make the artifact smaller.",
+                client_error=True,
+            )
         await download
         prepare = asyncio.create_task(host.prepare(self._log, self._ending.is_set))
         await self._or_ending(prepare)

@@ -160,6 +160,7 @@ class ServingTask:
     model_data_type: str = "S3Object"
     model_data_compression: str = "Gzip"
     startup_timeout_s: float = 240.0
+    download_timeout_s: float = 3600.0
     invocation_timeout_s: float = 60.0
     workers: int = 1
     code_uri: str = ""

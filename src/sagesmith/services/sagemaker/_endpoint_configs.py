@@ -16,7 +16,7 @@ from sagesmith.services.sagemaker._component_variants import (
 )
 from sagesmith.services.sagemaker._engine import Engine, is_page
 from sagesmith.services.sagemaker._kinds import ENDPOINT_CONFIG, MODEL
-from sagesmith.services.sagemaker._model_details import model_details
+from sagesmith.services.sagemaker._model_details import model_details, start_limits
 from sagesmith.services.sagemaker._serverless_configs import (
     check_serverless,
     check_serverless_model,
@@ -194,7 +194,7 @@ def _details(
     details = {
         **model_details(model, default_role_arn, several=True),
         "resolved": now,
-        "startup_timeout_s": float(variant.get("ContainerStartupHealthCheckTimeoutInSeconds") or 240),
+        **start_limits(variant),
     }
     serverless = serverless_of(variant)
     details |= serverless_details(serverless) if serverless else {"instance_type": variant["InstanceType"]}

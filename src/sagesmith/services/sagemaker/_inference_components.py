@@ -17,7 +17,7 @@ from sagesmith.services.sagemaker._checks import not_available, refuse
 from sagesmith.services.sagemaker._deployment_configs import check_policy, policy_of
 from sagesmith.services.sagemaker._engine import Engine, is_page
 from sagesmith.services.sagemaker._kinds import ENDPOINT, INFERENCE_COMPONENT, MODEL
-from sagesmith.services.sagemaker._model_details import model_details
+from sagesmith.services.sagemaker._model_details import model_details, start_limits
 from sagesmith.store.resources import Change, Resource
 
 __all__ = ["InferenceComponentHandlers"]
@@ -238,7 +238,7 @@ class InferenceComponentHandlers:
         details |= {
             "resolved": at,
             "instance_type": home.details["instance_type"],
-            "startup_timeout_s": float(startup.get("ContainerStartupHealthCheckTimeoutInSeconds") or 240),
+            **start_limits(startup),
             "requirements": requirements,
             "specification": dict(specification),
             "strategy": (specification.get("SchedulingConfig") or {}).get("PlacementStrategy", "SPREAD"),

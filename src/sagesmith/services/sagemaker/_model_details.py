@@ -7,7 +7,7 @@ from typing import Any
 
 from sagesmith.services.sagemaker._checks import not_available
 
-__all__ = ["model_details"]
+__all__ = ["model_details", "start_limits"]
 
 
 def model_details(
@@ -66,3 +66,14 @@ def _container(container: Mapping[str, Any]) -> dict[str, Any]:
         details["model_data"] = container["ModelDataUrl"]
         details["model_data_type"], details["model_data_compression"] = "S3Object", "Gzip"
     return details
+
+
+def start_limits(given: Mapping[str, Any]) -> dict[str, float]:
+    """Return how long the model's data may take to come, and then its container to answer, in seconds.
+
+    *given* is a production variant, or the start parameters of an inference component.
+    """
+    return {
+        "download_timeout_s": float(given.get("ModelDataDownloadTimeoutInSeconds") or 3600),
+        "startup_timeout_s": float(given.get("ContainerStartupHealthCheckTimeoutInSeconds") or 240),
+    }
