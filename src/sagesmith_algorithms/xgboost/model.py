@@ -1,8 +1,9 @@
 """A saved model, ready to predict: the library's C function below its Python wrapping, on a buffer that stays.
 
 `Booster.predict` takes 130 us for one row, most of it Python. Here the description of the buffer is made once for
-each number of rows, and one row takes 30 us, with the same bits as a result. Below a thousand rows one thread is
-quicker than several, whose barriers wait for each other.
+each number of rows, and one row takes 30 us, with the same bits as a result; a model that is asked often has a few rows
+walked without the library, in a tenth of that (see `walker`). Below a thousand rows one thread is quicker than several,
+whose barriers wait for each other.
 
 AWS's older containers saved pickled boosters. These are read by an unpickler that knows nothing but a booster.
 """
@@ -22,6 +23,7 @@ from xgboost.core import _LIB
 
 from sagesmith_algorithms.errors import CustomerError, DataError
 from sagesmith_algorithms.formats.batch import Floats
+from sagesmith_algorithms.xgboost.walker import MOST_ROWS, WalkerInTime
 
 __all__ = ["Model", "load_models"]
 
@@ -96,6 +98,11 @@ class Model:
         self._rest = (None, ctypes.byref(self._shape), ctypes.byref(self._n_dims), ctypes.byref(self._result))
         self._handle = booster.handle
         self._use_threads(1)
+        self._walker = WalkerInTime(
+            lambda: bytes(booster.save_raw("json")),
+            self._end,
+            lambda rows: self._predict(_described(rows, len(rows)), len(rows)),
+        )
 
     def predict(self, rows: Any) -> Floats:
         """Return what the objective predicts: (n_samples,) or (n_samples, n_values).
@@ -121,6 +128,8 @@ class Model:
 
     def predict_buffer(self, n: int) -> Floats:
         """Return the predictions for the first *n* rows of `buffer`."""
+        if n <= MOST_ROWS and (walker := self._walker.get()) is not None:
+            return walker.predict(self.buffer, n)
         return self._predict(self._described[n], n)
 
     def _predict(self, description: bytes, n: int) -> Floats:
