@@ -209,6 +209,8 @@ def test_a_person_runs_a_cell_in_a_browser(served: Served, notebook: Lab) -> Non
         window.type("#key_id", keys["AccessKeyId"])
         window.type("#secret", keys["SecretAccessKey"])
         window.click("main button")
+        window.wait("h1", "Overview")
+        window.click("nav a[href$='/notebooks']")
         window.wait("main table", NAME)
         assert "InService" in window.text("main table")
         assert window.accessibility() == []

@@ -113,13 +113,13 @@ def _user(served: Served, name: str, *statements: dict[str, Any]) -> dict[str, s
 
 
 def test_what_is_not_allowed_is_denied(served: Served) -> None:
-    key = _user(served, "reader", {"Effect": "Allow", "Action": "sagemaker:List*", "Resource": "*"})
-    reader = served.client("sagemaker", keys=key)
-    reader.list_models()
+    key = _user(served, "lister", {"Effect": "Allow", "Action": "sagemaker:List*", "Resource": "*"})
+    lister = served.client("sagemaker", keys=key)
+    lister.list_models()
     with pytest.raises(
-        ClientError, match=r"user/reader is not authorized to perform: sagemaker:CreateModel"
+        ClientError, match=r"user/lister is not authorized to perform: sagemaker:CreateModel"
     ) as caught:
-        reader.create_model(
+        lister.create_model(
             ModelName="m",
             ExecutionRoleArn=served.role,
             PrimaryContainer={
