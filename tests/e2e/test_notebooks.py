@@ -249,6 +249,27 @@ def test_the_command_line_opens_and_lists_them(served: Served, notebook: Lab) ->
     assert "Status (InService) not in ([Stopped, Failed])" in refused.stderr
 
 
+def test_without_internet_access_the_server_alone_is_reached(served: Served) -> None:
+    sagemaker = create(
+        served, "closed", DirectInternetAccess="Disabled", SubnetId="subnet-1", SecurityGroupIds=["sg-1"]
+    )
+    wait_for(sagemaker, "closed", "InService")
+    lab = lab_of(served, "closed")
+    assert lab.enter()[0] == 303
+    code = f"""
+import boto3, socket
+print(boto3.client("sts").get_caller_identity()["Account"])
+try:
+    socket.create_connection(("127.0.0.1", {served.port}), 3)
+except OSError as error:
+    print("no other way:", error)
+"""
+    account, refused = lab.run(code).splitlines()
+    assert account == served.account
+    assert refused.startswith("no other way")
+    remove(served, "closed")
+
+
 def test_what_prevents_a_start_is_said(served: Served, notebook: Lab) -> None:
     sagemaker = served.client("sagemaker")
     sagemaker.create_notebook_instance_lifecycle_config(
