@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -33,6 +33,7 @@ from sagesmith.config import Home, Settings, SettingsError
 from sagesmith.connect import is_aws
 from sagesmith.fleet.local import LocalFleet
 from sagesmith.hosting import Endpoints
+from sagesmith.hosting import Parts as HostingParts
 from sagesmith.hosting.async_inference import AsyncInference
 from sagesmith.hosting.capacity import ComponentCapacity, VariantCapacity
 from sagesmith.hosting.capture import Captures
@@ -339,20 +340,10 @@ async def _make_parts(home: Home, settings: Settings, stack: AsyncExitStack) -> 
     def notify_endpoint(arn: str) -> None:
         endpoints.notify(arn)
 
-    components = Components(
-        gateway=gateway,
-        raised=alarms.raised,
-        notify_endpoint=notify_endpoint,
-        idle_s=float(settings.scaling_period_s),
-        **common,
-    )
+    serving = HostingParts(gateway=gateway, raised=alarms.raised, **common)
+    components = Components(serving, notify_endpoint=notify_endpoint, idle_s=float(settings.scaling_period_s))
     endpoints = Endpoints(
-        gateway=gateway,
-        raised=alarms.raised,
-        deployed=deployed,
-        hosts=components,
-        idle_s=settings.serverless_idle_s,
-        **common,
+        replace(serving, deployed=deployed, hosts=components, idle_s=settings.serverless_idle_s)
     )
     scaling = Scaling(resources, settings.account_id)
     capacity: dict[tuple[str, str], VariantCapacity | ComponentCapacity] = {

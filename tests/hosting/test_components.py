@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ import pytest
 
 from sagesmith.errors import AwsError
 from sagesmith.hosting.components import Components
-from sagesmith.instance.spec import ServerAddress
+from sagesmith.hosting.parts import Parts
 from tests.hosting.test_endpoints import IMAGE, Bench
-from tests.jobs.bench import ACCOUNT, REGION, ROLE, Fuse
+from tests.jobs.bench import REGION, ROLE, Fuse
 
 
 class Shelf(Bench):
@@ -20,16 +21,13 @@ class Shelf(Bench):
 
     components: Components | None = None
 
-    def hosts(self) -> Components:
-        self.components = Components(
-            resources=self.resources,
-            fleet=self.fleet,
-            gateway=self.gateway,
-            logs=self.logs,
-            metrics=self.metrics,
+    def hosts(self, parts: Parts) -> Components:
+        own = replace(
+            parts, resources=self.resources, fleet=self.fleet, logs=self.logs, metrics=self.metrics,
             identities=self.identities,
-            server=lambda: ServerAddress("http://127.0.0.1:1"),
-            account_id=ACCOUNT,
+        )  # fmt: skip
+        self.components = Components(
+            own,
             notify_endpoint=lambda arn: self.driver.notify(arn) if self.driver else None,
             idle_s=0.0,
             poll_s=0.05,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import AsyncIterator, Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,8 +16,8 @@ from sagesmith.aws.call import Call, Caller, marked_operations
 from sagesmith.errors import AwsError
 from sagesmith.hosting._gateway_serverless import Concurrency
 from sagesmith.hosting.capacity import VariantCapacity
-from sagesmith.hosting.components import Components
 from sagesmith.hosting.endpoints import Endpoints
+from sagesmith.hosting.parts import Hosts, NoHosts, Parts
 from sagesmith.instance.spec import Finished, Log, Ready, ServerAddress, ServingTask, Shutdown, Unhealthy
 from sagesmith.services import sagemaker
 from sagesmith.store.database import Database
@@ -117,7 +118,7 @@ class Bench:
             await self.driver.close()
         guard = fuse.guard if fuse is not None else lambda inner: inner
         self.gateway = FakeGateway()
-        self.driver = Endpoints(
+        parts = Parts(
             resources=guard(self.resources),
             fleet=guard(self.fleet),
             gateway=self.gateway,
@@ -127,18 +128,17 @@ class Bench:
             server=lambda: ServerAddress("http://127.0.0.1:1"),
             account_id=ACCOUNT,
             raised=lambda region, names, since: [name for name in names if name in self.raised],
-            hosts=self.hosts(),
-            poll_s=0.05,
         )
+        self.driver = Endpoints(replace(parts, hosts=self.hosts(parts)), poll_s=0.05)
         try:
             await self.driver.start()
         except Killed:
             return
         await self.fleet.sweep(self.driver.instances())
 
-    def hosts(self) -> Components | None:
+    def hosts(self, parts: Parts) -> Hosts:
         """Who has copies on the instances: nobody."""
-        return None
+        return NoHosts()
 
     async def close(self) -> None:
         if self.driver is not None:

@@ -2,5 +2,6 @@
 
 from sagesmith.hosting.endpoints import Endpoints
 from sagesmith.hosting.gateway import Gateway
+from sagesmith.hosting.parts import Parts
 
-__all__ = ["Endpoints", "Gateway"]
+__all__ = ["Endpoints", "Gateway", "Parts"]

@@ -11,11 +11,12 @@ from dataclasses import replace
 from math import ceil
 from typing import Any, Final, cast
 
-from sagesmith.hosting._endpoint import AnyEvent, EndpointWorker, Parts
+from sagesmith.hosting._endpoint import AnyEvent, EndpointWorker
 from sagesmith.hosting._gateway_components import component_key
 from sagesmith.hosting._gateway_table import EMPTY
 from sagesmith.hosting._serving_spec import instance_spec
 from sagesmith.hosting._tenants import Found, Tenants
+from sagesmith.hosting.parts import Parts
 from sagesmith.instance import spec
 from sagesmith.lifecycle import component, endpoint
 from sagesmith.lifecycle.component import ComponentRun

@@ -9,33 +9,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
-from types import MappingProxyType
-from typing import Any, Final, Protocol, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast
 
-from sagesmith.clock import Clock
+from sagesmith.background import Background
 from sagesmith.errors import AwsError
-from sagesmith.fleet.api import Fleet, InstanceLost
-from sagesmith.hosting._gateway_serverless import Concurrency
+from sagesmith.fleet.api import InstanceLost
 from sagesmith.hosting._gateway_table import DIRECT, MODELS, RANDOM
 from sagesmith.hosting._serverless import Demand, is_starting
 from sagesmith.hosting._serving_spec import instance_spec, log_group
-from sagesmith.images import Image
+from sagesmith.hosting.parts import Parts
 from sagesmith.instance import spec
 from sagesmith.lifecycle import endpoint as lifecycle
 from sagesmith.lifecycle.component import ComponentEvent
 from sagesmith.lifecycle.records import endpoint_document, endpoint_run
 from sagesmith.store.database import Connection
-from sagesmith.store.logs import Logs
-from sagesmith.store.metrics import Datum, Metrics
-from sagesmith.store.resources import Change, Changed, Missing, Resource, Resources
-from sagesmith.store.role_keys import RoleKeys
+from sagesmith.store.metrics import Datum
+from sagesmith.store.resources import Change, Changed, Missing, Resource
 from sagesmith.store.threads import in_thread
 
-__all__ = ["AnyEvent", "EndpointWorker", "Hosts", "NoHosts", "Parts", "RoutingTable"]
+__all__ = ["AnyEvent", "EndpointWorker"]
 
 KIND: Final = "endpoint"
 GRACE_S: Final = 30.0
@@ -48,86 +43,6 @@ ALARMS_S: Final = 0.5
 AnyEvent: TypeAlias = lifecycle.Event | ComponentEvent
 
 _log = logging.getLogger(__name__)
-
-
-class RoutingTable(Protocol):
-    """What an endpoint needs of the gateway. On the event loop."""
-
-    def set_endpoint(
-        self,
-        region: str,
-        name: str,
-        variants: Mapping[str, float],
-        *,
-        features: Mapping[str, Collection[str]] = MappingProxyType({}),
-        shadows: Mapping[str, float] = MappingProxyType({}),
-        component_of: str = "",
-        serverless: Mapping[str, Concurrency] = MappingProxyType({}),
-    ) -> None:
-        """Make the endpoint known with its variants' weights, or change them; see `Gateway.set_endpoint`."""
-        ...
-
-    def remove_endpoint(self, region: str, name: str) -> None:
-        """Forget the endpoint; harmless if it is not known."""
-        ...
-
-    def add_instance(self, region: str, name: str, variant: str, instance_id: str, address: str) -> None:
-        """Send requests to the instance; harmless if it is known."""
-        ...
-
-    def remove_instance(self, instance_id: str) -> None:
-        """Send nothing more to the instance."""
-        ...
-
-    def could_not_start(self, region: str, name: str, variant: str, instance_id: str, reason: str) -> None:
-        """Tell a request that waits for a serverless variant's instance why there is none."""
-        ...
-
-    async def drain(self, instance_id: str) -> None:
-        """Remove the instance and wait until nothing is in flight there."""
-        ...
-
-
-class Hosts(Protocol):
-    """Who has copies of inference components on instances. On the event loop."""
-
-    def hosts(self, region: str, name: str, run: lifecycle.EndpointRun | None) -> None:
-        """Learn which instances the endpoint has now; None when it is gone."""
-        ...
-
-    async def vacated(self, instance_id: str) -> None:
-        """Return when no copy is on the instance any more."""
-        ...
-
-
-class NoHosts:
-    """Nobody has copies on instances."""
-
-    def hosts(self, region: str, name: str, run: lifecycle.EndpointRun | None) -> None:
-        """Nobody cares."""
-
-    async def vacated(self, instance_id: str) -> None:
-        """Return: there are none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What every endpoint works with."""
-
-    resources: Resources
-    fleet: Fleet
-    gateway: RoutingTable
-    logs: Logs
-    metrics: Metrics
-    identities: RoleKeys
-    server: Callable[[], spec.ServerAddress]
-    resolve: Callable[[str], Image]
-    account_id: str
-    clock: Clock
-    raised: Callable[[str, Sequence[str], float], Sequence[str]]
-    deployed: Callable[[str, str, lifecycle.Deployment | None], None]
-    hosts: Hosts
-    idle_s: float = 300.0
 
 
 class EndpointWorker:
@@ -152,14 +67,17 @@ class EndpointWorker:
         self._performed: set[lifecycle.Command] = set()
         self._served: lifecycle.Serve | None = None
         self._routed: set[str] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        # The row says what is still to be done: after a failure the driver's regular look at it tries again.
+        self._work = Background(
+            _log, f"a step of {self.arn} failed; it will be tried again", self._performed.clear
+        )
         self._starts: dict[str, asyncio.Task[None]] = {}
         self._variants: dict[str, str] = {}
         self._last_words: dict[str, asyncio.Event] = {}
         self._retry: asyncio.TimerHandle | None = None
         self._alarm_watch: asyncio.Task[None] | None = None
         self._closed = False
-        self._demand = Demand(lambda: self.run, self.apply, self._spawn, parts.idle_s)
+        self._demand = Demand(lambda: self.run, self.apply, self._work.spawn, parts.idle_s)
 
     # ---- from outside ----
 
@@ -245,10 +163,7 @@ class EndpointWorker:
         self._closed = True
         if self._retry is not None:
             self._retry.cancel()
-        tasks = [*self._tasks]
-        for task in tasks:
-            task.cancel()
-        return tasks
+        return self._work.cancel()
 
     # ---- the row ----
 
@@ -295,7 +210,7 @@ class EndpointWorker:
         rollout = self.run.rollout
         watched = self._alarm_watch is not None and not self._alarm_watch.done()
         if rollout is not None and rollout.policy.alarms and not watched and not self._closed:
-            self._alarm_watch = self._spawn(self._watch_alarms())
+            self._alarm_watch = self._work.spawn(self._watch_alarms())
 
     def _end(self) -> None:
         if not self._closed:
@@ -313,7 +228,7 @@ class EndpointWorker:
         if due is not None and not self._closed:
             delay = max(0.05, due - self._parts.clock())
             self._retry = asyncio.get_running_loop().call_later(
-                delay, lambda: self._spawn(self.apply(lifecycle.Due()))
+                delay, lambda: self._work.spawn(self.apply(lifecycle.Due()))
             )
 
     async def _watch_alarms(self) -> None:
@@ -373,11 +288,11 @@ class EndpointWorker:
     async def _perform(self, command: lifecycle.Command) -> None:
         match command:
             case lifecycle.Start(instance_id, variant, pending):
-                self._starts[instance_id] = self._spawn(self._start(instance_id, variant, pending))
+                self._starts[instance_id] = self._work.spawn(self._start(instance_id, variant, pending))
             case lifecycle.End(instance_id):
-                self._spawn(self._finish(instance_id))
+                self._work.spawn(self._finish(instance_id))
             case lifecycle.Remove():
-                self._spawn(self._remove())
+                self._work.spawn(self._remove())
             case lifecycle.Serve():
                 pass  # done already
 
@@ -502,21 +417,6 @@ class EndpointWorker:
     ) -> None:
         data = [Datum(name, dimensions, time, value, "Percent") for name, value in values.items()]
         self._parts.metrics.put(namespace, data, region=self._region)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(self._guard(work))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(lambda _: work.close())  # it may have been cancelled before it began
-        return task
-
-    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            await work
-        except Exception:
-            # The row says what is still to be done: the driver's regular look at it tries again.
-            _log.exception("a step of %s failed; it will be tried again", self.arn)
-            self._performed.clear()
 
 
 def _key(variant: str, number: int) -> str:

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from sagesmith.background import Background
 from sagesmith.clock import Clock
 from sagesmith.lifecycle.endpoint import CapacityRequested, EndpointRun, Phase, Status, Variant, step
 from sagesmith.lifecycle.records import endpoint_document, endpoint_run
@@ -47,7 +48,7 @@ class ManagedScaling:
         self._idle_s = idle_s
         self._runs: dict[tuple[str, str], EndpointRun] = {}
         self._empty_since: dict[str, float] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._work = Background(_log, "scaling the instances of an endpoint failed; it will be tried again")
 
     def hosts(self, region: str, name: str, run: EndpointRun | None) -> None:
         """Learn how the endpoint is now; None when it is gone."""
@@ -62,7 +63,7 @@ class ManagedScaling:
         found = next((v for v in _managed(run) if v.name == variant), None)
         if run is None or found is None or found.count >= found.details["scaling"]["MaxInstanceCount"]:
             return False
-        if run.status is Status.IN_SERVICE and not self._tasks:
+        if run.status is Status.IN_SERVICE and not self._work:
             self._ask(region, name, found, found.count + 1, ())
         return True
 
@@ -83,7 +84,7 @@ class ManagedScaling:
                 idle_s = 60.0 * minutes if minutes else self._idle_s
                 due = [i for i in spare if now - self._empty_since.setdefault(i, now) >= idle_s]
                 least = scaling.get("MinInstanceCount", 1)
-                if due and variant.count > least and run.status is Status.IN_SERVICE and not self._tasks:
+                if due and variant.count > least and run.status is Status.IN_SERVICE and not self._work:
                     self._ask(region, name, variant, variant.count - 1, (due[0],))
                     for instance_id in spare:  # the next one goes no sooner than after as long again
                         self._empty_since[instance_id] = now
@@ -91,16 +92,12 @@ class ManagedScaling:
 
     def close(self) -> list[asyncio.Task[None]]:
         """Stop; return the tasks that are being cancelled."""
-        for task in self._tasks:
-            task.cancel()
-        return [*self._tasks]
+        return self._work.cancel()
 
     # ---- inside ----
 
     def _ask(self, region: str, name: str, variant: Variant, count: int, spare: tuple[str, ...]) -> None:
-        task = asyncio.get_running_loop().create_task(self._scale(region, name, variant.name, count, spare))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._work.spawn(self._scale(region, name, variant.name, count, spare))
 
     async def _scale(self, region: str, name: str, variant: str, count: int, spare: tuple[str, ...]) -> None:
         def edit(resource: Resource) -> Change | None:

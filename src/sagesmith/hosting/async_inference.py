@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Final, Protocol
 
+from sagesmith.background import Background
 from sagesmith.clock import Clock, system_clock
 from sagesmith.errors import AwsError
 from sagesmith.hosting.gateway import NAMESPACE, Answer, Gateway, request_head
@@ -106,7 +107,7 @@ class AsyncInference:
         self._clock = clock
         self._metrics_s = metrics_s
         self._queues: dict[tuple[str, str], _Queue] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background(_log, "a step of asynchronous inference failed")
         self._started = False
 
     async def start(self) -> None:
@@ -115,18 +116,15 @@ class AsyncInference:
         rows = await in_thread(self._resources.with_status, KIND, (PENDING,))
         for row in sorted(rows, key=lambda row: (row.created, row.name)):
             self._enqueue(row)
-        self._spawn(self._tell_backlogs())
+        self._background.spawn(self._tell_backlogs())
 
     async def close(self) -> None:
         """Stop; what is accepted stays, and is taken up after the next start."""
         self._started = False
-        tasks = [*self._tasks]
         for queue in self._queues.values():
             if queue.timer is not None:
                 queue.timer.cancel()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._background.cancel(), return_exceptions=True)
 
     def set(self, region: str, endpoint: str, config: Mapping[str, Any]) -> None:
         """Learn an endpoint's `AsyncInferenceConfig`; an empty one ends what waits with a failure."""
@@ -202,7 +200,7 @@ class AsyncInference:
         while queue.waiting and (not queue.config or queue.in_flight < room):
             row = queue.waiting.popleft()
             queue.in_flight += 1
-            self._spawn(self._process(queue, row))
+            self._background.spawn(self._process(queue, row))
         if queue.waiting and not queue.in_flight:
             queue.timer = asyncio.get_running_loop().call_later(PAUSE_S, self._work, queue)
 
@@ -313,18 +311,6 @@ class AsyncInference:
         )
         if instances:
             yield Datum("ApproximateBacklogSizePerInstance", dimensions, now, backlog / instances, "Count")
-
-    def _spawn(self, work: Any) -> None:
-        task = asyncio.get_running_loop().create_task(self._guard(work))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(lambda _: work.close())  # it may have been cancelled before it began
-
-    async def _guard(self, work: Any) -> None:
-        try:
-            await work
-        except Exception:
-            _log.exception("a step of asynchronous inference failed")
 
 
 def _place(uri: str) -> tuple[str, str]:

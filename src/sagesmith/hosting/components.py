@@ -8,24 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
-from sagesmith.clock import Clock, system_clock
-from sagesmith.fleet.api import Fleet
+from sagesmith.background import Background
 from sagesmith.hosting._component import COMPONENT_KIND, ComponentWorker
-from sagesmith.hosting._endpoint import NoHosts, Parts, RoutingTable
 from sagesmith.hosting._managed_scaling import ManagedScaling
 from sagesmith.hosting._tenants import Tenants
-from sagesmith.images import Image, resolve
-from sagesmith.instance.spec import ServerAddress
+from sagesmith.hosting.parts import Parts
 from sagesmith.lifecycle.endpoint import EndpointRun, Status
 from sagesmith.lifecycle.records import component_run
 from sagesmith.store.claims import ClaimedRows
-from sagesmith.store.logs import Logs
-from sagesmith.store.metrics import Metrics
-from sagesmith.store.resources import Resource, Resources
-from sagesmith.store.role_keys import RoleKeys
+from sagesmith.store.resources import Resource
 from sagesmith.store.threads import in_thread
 
 __all__ = ["Components"]
@@ -41,8 +35,8 @@ class Components:
     Its :meth:`hosts` and :meth:`vacated` are for the driver of endpoints, which is started before it.
 
     Args:
+        parts: what it has of `deployed` and `hosts` is not used: copies have no copies.
         notify_endpoint: tells the driver of endpoints to look at one.
-        raised: returns those of a region's alarms that are, or since a time were, in state ALARM.
         idle_s: how long an instance whose number is managed stays empty before it goes.
         owner: the name under which rows are claimed; the same one after a restart.
         poll_s: how often all rows are looked at, in case a notification was lost.
@@ -50,47 +44,23 @@ class Components:
 
     def __init__(
         self,
+        parts: Parts,
         *,
-        resources: Resources,
-        fleet: Fleet,
-        gateway: RoutingTable,
-        logs: Logs,
-        metrics: Metrics,
-        identities: RoleKeys,
-        server: Callable[[], ServerAddress],
-        account_id: str,
         notify_endpoint: Callable[[str], None],
-        resolve: Callable[[str], Image] = resolve,
-        raised: Callable[[str, Sequence[str], float], Sequence[str]] = lambda region, names, since: (),
-        clock: Clock = system_clock,
         idle_s: float = 60.0,
         owner: str = "server",
         poll_s: float = 10.0,
     ) -> None:
-        self._parts = Parts(
-            resources,
-            fleet,
-            gateway,
-            logs,
-            metrics,
-            identities,
-            server,
-            resolve,
-            account_id,
-            clock,
-            raised,
-            lambda region, name, deployment: None,
-            NoHosts(),
-        )
+        self._parts = parts
         self._tenants = Tenants(self._may_grow, self._freed)
         self._scaling = ManagedScaling(
-            resources, notify_endpoint, self._tenants.count, clock=clock, idle_s=idle_s
+            parts.resources, notify_endpoint, self._tenants.count, clock=parts.clock, idle_s=idle_s
         )
         self._rows = ClaimedRows(
-            resources, COMPONENT_KIND, DRIVEN, self._make, owner=owner, clock=clock, poll_s=poll_s
+            parts.resources, COMPONENT_KIND, DRIVEN, self._make, owner=owner, clock=parts.clock, poll_s=poll_s
         )
         self._started = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._work = Background(_log, "a step of inference components failed; it will be tried again")
 
     async def start(self) -> None:
         """Take up every component, then go on with whatever comes. Call it once, after the endpoints' driver's."""
@@ -102,7 +72,7 @@ class Components:
                 self._tenants.take(copy, home, row.arn, details["requirements"] if details else {})
         await self._rows.start()
         self._started = True
-        self._spawn(self._look())
+        self._work.spawn(self._look())
 
     def notify(self, arn: str) -> None:
         """Look at the component's row now: it is new, or was changed. Thread-safe, returns at once."""
@@ -115,10 +85,7 @@ class Components:
     async def close(self) -> None:
         """Stop driving. Copies go on serving, or are started again after the next start if they are ended."""
         self._started = False
-        tasks = [*self._tasks, *self._scaling.close()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._work.cancel(), *self._scaling.close(), return_exceptions=True)
         await self._rows.close()
 
     # ---- for the driver of endpoints ----
@@ -129,7 +96,7 @@ class Components:
         if self._tenants.set_hosts(region, name, run) and self._started:
             for worker in list(self._rows.workers.values()):
                 if (worker.region, worker.endpoint) == (region, name):
-                    self._spawn(worker.rehome())
+                    self._work.spawn(worker.rehome())
 
     async def vacated(self, instance_id: str) -> None:
         """Return when no copy is on the instance any more."""
@@ -151,7 +118,7 @@ class Components:
         for worker in list(self._rows.workers.values()):
             if worker.is_waiting and (also_short or not worker.state.short):
                 worker.retry()
-                self._spawn(worker.follow())
+                self._work.spawn(worker.follow())
 
     async def _look(self) -> None:
         """Look now and then at what waits for an instance, and at what is empty."""
@@ -159,15 +126,3 @@ class Components:
             await asyncio.sleep(_LOOK_S)
             self._scaling.look()
             self._retry(also_short=False)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(self._guard(work))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(lambda _: work.close())
-
-    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            await work
-        except Exception:
-            _log.exception("a step of inference components failed; it will be tried again")

@@ -13,11 +13,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar
 
+from sagesmith.background import Background
 from sagesmith.clock import Clock
 from sagesmith.errors import AwsError
 from sagesmith.fleet.api import Fleet, InstanceLost
@@ -106,7 +107,10 @@ class Job(ABC, Generic[R]):
         self._on_end = on_end
         self._lock = asyncio.Lock()
         self._performed: set[Any] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        # The row says what is still to be done: after a failure the driver's regular look at it tries again.
+        self._work = Background(
+            _log, f"a step of {self.arn} failed; it will be tried again", self._performed.clear
+        )
         self._starts: dict[str, asyncio.Task[None]] = {}
         self._role: asyncio.Task[spec.Credentials] | None = None
         self._deadline: asyncio.TimerHandle | None = None
@@ -180,12 +184,9 @@ class Job(ABC, Generic[R]):
         self._closed = True
         if self._deadline is not None:
             self._deadline.cancel()
-        tasks = [*self._tasks]
-        for task in tasks:
-            task.cancel()
         if self._role is not None:
             self._role.cancel()
-        return tasks
+        return self._work.cancel()
 
     # ---- the row ----
 
@@ -219,12 +220,12 @@ class Job(ABC, Generic[R]):
                 await self._perform(command)
         self._set_deadline()
         if self.run.over:
-            self._spawn(self._wait_for_the_rest())
+            self._work.spawn(self._wait_for_the_rest())
 
     async def _wait_for_the_rest(self) -> None:
         """After the last state: let the releases end, then let go."""
         current = asyncio.current_task()
-        while others := [t for t in self._tasks if t is not current]:
+        while others := [t for t in self._work if t is not current]:
             await asyncio.wait(others)
         self._end()
 
@@ -244,7 +245,7 @@ class Job(ABC, Generic[R]):
             delay = max(0.01, self.run.deadline - self._parts.clock())
             loop = asyncio.get_running_loop()
             self._deadline = loop.call_later(
-                min(delay, 86_400.0), lambda: self._spawn(self.apply(self._deadline_passed()))
+                min(delay, 86_400.0), lambda: self._work.spawn(self.apply(self._deadline_passed()))
             )
 
     # ---- commands ----
@@ -253,19 +254,21 @@ class Job(ABC, Generic[R]):
         fleet = self._parts.fleet
         match command:
             case lifecycle.Start(instance_id):
-                self._starts[instance_id] = self._spawn(self._start(instance_id))
+                self._starts[instance_id] = self._work.spawn(self._start(instance_id))
             case lifecycle.Stop(instance_id, reason):
                 await fleet.tell(instance_id, spec.Stop(reason))
             case lifecycle.Shutdown(instance_id):
                 await fleet.tell(instance_id, spec.Shutdown())
             case lifecycle.Release(instance_id):
-                self._spawn(self._release(instance_id))
+                self._work.spawn(self._release(instance_id))
             case lifecycle.Revoke(key_id):
-                self._spawn(in_thread(self._parts.identities.revoke, key_id))
+                self._work.spawn(in_thread(self._parts.identities.revoke, key_id))
 
     async def _start(self, instance_id: str) -> None:
         loop = asyncio.get_running_loop()
-        waiting = loop.call_later(WAIT_SHOWN_AFTER_S, lambda: self._spawn(self.apply(lifecycle.Waiting())))
+        waiting = loop.call_later(
+            WAIT_SHOWN_AFTER_S, lambda: self._work.spawn(self.apply(lifecycle.Waiting()))
+        )
         try:
             role = await self._credentials()
             await self._parts.fleet.start(self._spec(instance_id, role), self.listen)
@@ -303,21 +306,6 @@ class Job(ABC, Generic[R]):
         return spec.Credentials(
             key.access_key_id, key.secret_access_key, key.session_token or "", key.expires or 0.0
         )
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(self._guard(work))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(lambda _: work.close())  # it may have been cancelled before it began
-        return task
-
-    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            await work
-        except Exception:
-            # The row says what is still to be done: the driver's regular look at it tries again.
-            _log.exception("a step of %s failed; it will be tried again", self.arn)
-            self._performed.clear()
 
     # ---- what kinds of jobs differ in ----
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
+from sagesmith.background import Background
 from sagesmith.clock import Clock
 from sagesmith.errors import AwsError
 from sagesmith.fleet.api import Fleet, InstanceLost
@@ -82,7 +83,10 @@ class NotebookWorker:
         self._on_end = on_end
         self._lock = asyncio.Lock()
         self._performed: set[lifecycle.Command] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        # The row says what is still to be done: after a failure the driver's regular look at it tries again.
+        self._work = Background(
+            _log, f"a step of {self.arn} failed; it will be tried again", self._performed.clear
+        )
         self._starts: dict[str, asyncio.Task[None]] = {}
         self._last_words: dict[str, asyncio.Event] = {}
         self._closed = False
@@ -153,10 +157,7 @@ class NotebookWorker:
         """Stop working on the notebook, whose instance goes on; return the tasks that are being cancelled."""
         self._closed = True
         self._parts.table.remove(self._region, self._name)
-        tasks = [*self._tasks]
-        for task in tasks:
-            task.cancel()
-        return tasks
+        return self._work.cancel()
 
     # ---- the row ----
 
@@ -186,11 +187,11 @@ class NotebookWorker:
                 self._performed.add(command)
                 match command:
                     case lifecycle.Start(instance_id):
-                        self._starts[instance_id] = self._spawn(self._start(resource, instance_id))
+                        self._starts[instance_id] = self._work.spawn(self._start(resource, instance_id))
                     case lifecycle.End(instance_id):
-                        self._spawn(self._finish(instance_id))
+                        self._work.spawn(self._finish(instance_id))
                     case lifecycle.Remove():
-                        self._spawn(self._remove())
+                        self._work.spawn(self._remove())
                     case lifecycle.Serve():
                         pass  # done already
         if not lifecycle.demands(self.run):
@@ -306,21 +307,6 @@ class NotebookWorker:
         dimensions = {"NotebookInstanceName": self._name}
         data = [Datum(name, dimensions, message.time, value, "Percent") for name, value in values.items()]
         self._parts.metrics.put(LOG_GROUP, data, region=self._region)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(self._guard(work))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(lambda _: work.close())  # it may have been cancelled before it began
-        return task
-
-    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            await work
-        except Exception:
-            # The row says what is still to be done: the driver's regular look at it tries again.
-            _log.exception("a step of %s failed; it will be tried again", self.arn)
-            self._performed.clear()
 
 
 def _why(event: lifecycle.Event) -> str:

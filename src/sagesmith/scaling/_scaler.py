@@ -11,6 +11,7 @@ import logging
 from collections.abc import Coroutine, Mapping
 from typing import Any, Final, Protocol
 
+from sagesmith.background import Background
 from sagesmith.clock import Clock, system_clock
 from sagesmith.lifecycle.scaling import within
 from sagesmith.lifecycle.schedule import Schedule
@@ -62,7 +63,7 @@ class Scaler:
         self._capacity = capacity
         self._clock = clock
         self._lock = asyncio.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._work = Background(_log, "a step of scaling failed")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._schedules: dict[str, tuple[float, Schedule]] = {}
 
@@ -76,10 +77,7 @@ class Scaler:
     async def close(self) -> None:
         """Stop; activities in progress go on with the next server."""
         self._loop = None
-        tasks = [*self._tasks]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._work.cancel(), return_exceptions=True)
 
     def notify(self, target: Target, cause: str) -> None:
         """Bring *target* within its limits: they were changed. Thread-safe, returns at once."""
@@ -247,17 +245,8 @@ class Scaler:
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         if self._loop is None:
             work.close()
-            return
-        task = self._loop.create_task(self._guard(work))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(lambda _: work.close())
-
-    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            await work
-        except Exception:
-            _log.exception("a step of scaling failed")
+        else:
+            self._work.spawn(work)
 
 
 def _noun(target: Target) -> str:

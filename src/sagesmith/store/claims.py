@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final, Generic, Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Final, Generic, Protocol, TypeVar
 
+from sagesmith.background import Background
 from sagesmith.clock import Clock
 from sagesmith.store.resources import Resource, Resources
 from sagesmith.store.threads import in_thread
@@ -72,7 +73,7 @@ class ClaimedRows(Generic[W]):
         self._poll_s = poll_s
         self._renewed: dict[str, float] = {}
         self._taking: set[str] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._work = Background(_log, f"a row of kind {kind} could not be looked at; it will be tried again")
         self._loop: asyncio.AbstractEventLoop | None = None
         self.workers: dict[str, W] = {}
 
@@ -91,7 +92,7 @@ class ClaimedRows(Generic[W]):
                     await worker.recover()
                 except Exception:
                     _log.exception("%s could not be taken up; it will be tried again", row.arn)
-        self._spawn(self._poll())
+        self._work.spawn(self._poll())
 
     def notify(self, arn: str) -> None:
         """Look at the row now: it is new, or was changed. Thread-safe, returns at once.
@@ -107,14 +108,12 @@ class ClaimedRows(Generic[W]):
         self.workers.pop(arn, None)
         self._renewed.pop(arn, None)
         if self._loop is not None:
-            self._spawn(self._take(arn))  # the name may have been used again meanwhile
+            self._work.spawn(self._take(arn))  # the name may have been used again meanwhile
 
     async def close(self) -> None:
         """Stop all workers; the rows stay as they are and keep their claims."""
         self._loop = None
-        tasks = [*self._tasks]
-        for task in tasks:
-            task.cancel()
+        tasks = self._work.cancel()
         for worker in self.workers.values():
             tasks += worker.close()
         self.workers.clear()
@@ -123,7 +122,7 @@ class ClaimedRows(Generic[W]):
     def _wake(self, arn: str) -> None:
         if self._loop is not None:
             worker = self.workers.get(arn)
-            self._spawn(worker.follow() if worker is not None else self._take(arn))
+            self._work.spawn(worker.follow() if worker is not None else self._take(arn))
 
     async def _take(self, arn: str) -> None:
         if arn in self._taking:
@@ -175,15 +174,3 @@ class ClaimedRows(Generic[W]):
                 return
             self._renewed[row.arn] = self._clock()
         await worker.follow()
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(self._guard(work))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(lambda _: work.close())  # it may have been cancelled before it began
-
-    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            await work
-        except Exception:
-            _log.exception("a row of kind %s could not be looked at; it will be tried again", self._kind)
