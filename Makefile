@@ -7,6 +7,8 @@ BIN := .venv/bin
 # Two files of tests at a time: the longest wait for clients that sleep between two looks at a job.
 PYTEST_ARGS ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
 READY := .venv/.ready
+# Where Python may not keep its bytecode, each of the hundreds of processes that tests start compiles Sagesmith anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -18,6 +20,7 @@ $(READY): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'
 	@UV_FIND_LINKS="$${PIP_FIND_LINKS:-$$UV_FIND_LINKS}" $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@$(BIN)/python -m compileall -q src
 	@touch $(READY)
 
 quickstart: $(READY) ## Train, deploy and predict, end to end, and clean up
@@ -50,3 +53,4 @@ lock: $(READY) ## Resolve the dependencies again
 
 clean: ## Remove what was built
 	@rm -rf .venv .bench .quickstart build dist site tests/clients/.environments
+	@find src tests bench examples docs -name __pycache__ -prune -exec rm -rf {} +

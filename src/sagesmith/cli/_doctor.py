@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from sagesmith.cli._process import running
 from sagesmith.config import Home, Settings
@@ -28,13 +29,55 @@ class Finding:
 
 def examine(home: Home, settings: Settings) -> Iterator[Finding]:
     """Yield what was found, one subject after the other."""
-    for check in (_python, _sandbox, _home_folder, _disk, _port, _sockets, _compute, _docker, _server):
+    for check in (
+        _python,
+        _bytecode,
+        _sandbox,
+        _home_folder,
+        _disk,
+        _port,
+        _sockets,
+        _compute,
+        _docker,
+        _server,
+    ):
         yield check(home, settings)
 
 
 def _python(home: Home, settings: Settings) -> Finding:
     version = sys.version.split()[0]
     return Finding("Python", "ok" if sys.version_info >= (3, 11) else "fault", f"{version} at {sys.prefix}")
+
+
+def _bytecode(home: Home, settings: Settings) -> Finding:
+    import importlib.util
+
+    folders = [
+        folder
+        for package in ("sagesmith", "sagesmith_algorithms", "sagesmith_toolkit")
+        if (spec := importlib.util.find_spec(package)) is not None
+        for folder in spec.submodule_search_locations or ()
+    ]
+    files = [file for folder in folders for file in Path(folder).rglob("*.py")]
+    missing = sum(not _is_compiled(file) for file in files)
+    if missing:
+        return Finding(
+            "Bytecode",
+            "note",
+            f"{missing} of Sagesmith's {len(files)} modules have none. If Python may not write it "
+            "(PYTHONDONTWRITEBYTECODE, no access), each start compiles them anew and takes twice as long. "
+            f"Once as who owns them: {sys.executable} -m compileall -q {' '.join(folders)}",
+        )
+    return Finding("Bytecode", "ok", f"there for all of Sagesmith's {len(files)} modules.")
+
+
+def _is_compiled(file: Path) -> bool:
+    import importlib.util
+
+    try:
+        return os.stat(importlib.util.cache_from_source(str(file))).st_mtime >= file.stat().st_mtime
+    except OSError:
+        return False
 
 
 def _sandbox(home: Home, settings: Settings) -> Finding:

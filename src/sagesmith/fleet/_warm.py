@@ -211,14 +211,16 @@ class WarmPool:
     async def _compile(self, kind: str) -> None:
         """Have bytecode and machine code of the modules written, outside of the sandbox: in there they cannot be.
 
-        Some installers leave that to the first import. Without bytecode every start takes several times as long. It is
-        no business of the processes that wait, even where they may write: a job would wait with them.
+        Some installers leave that to the first import, and where PYTHONDONTWRITEBYTECODE is set none of these would write
+        any. Without bytecode every start takes several times as long. It is no business of the processes that wait, even
+        where they may write: a job would wait with them.
         """
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "sagesmith_toolkit.warm", "--compile", *self._modules[kind]),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
+            env={name: text for name, text in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
         )
         try:
             set_background([process.pid], on=True)
