@@ -35,7 +35,7 @@ from sagesmith.fleet.local import LocalFleet
 from sagesmith.hosting import Endpoints
 from sagesmith.hosting import Parts as HostingParts
 from sagesmith.hosting.async_inference import AsyncInference
-from sagesmith.hosting.capacity import ComponentCapacity, VariantCapacity
+from sagesmith.hosting.capacity import ComponentCapacity, ProvisionedConcurrency, VariantCapacity
 from sagesmith.hosting.capture import Captures
 from sagesmith.hosting.components import Components
 from sagesmith.hosting.gateway import Gateway
@@ -89,7 +89,7 @@ class Parts:
     alarms: Alarms
     scaling: Scaling
     scaler: Scaler
-    capacity: Mapping[tuple[str, str], VariantCapacity | ComponentCapacity]
+    capacity: Mapping[tuple[str, str], VariantCapacity | ProvisionedConcurrency | ComponentCapacity]
     identities: Identities
     objects: ObjectStore
     registry: Registry
@@ -183,7 +183,7 @@ def _handlers(parts: Parts) -> list[object]:
             exists=lambda target: (
                 parts.capacity[target.kind].read(target.region, target.resource_id) is not None
             ),
-            least=lambda target: parts.capacity[target.kind].least(target.region, target.resource_id),
+            limits=lambda target: parts.capacity[target.kind].limits(target.region, target.resource_id),
             notify=parts.scaler.notify,
             period_s=parts.settings.scaling_period_s,
         ),
@@ -346,8 +346,11 @@ async def _make_parts(home: Home, settings: Settings, stack: AsyncExitStack) -> 
         replace(serving, deployed=deployed, hosts=components, idle_s=settings.serverless_idle_s)
     )
     scaling = Scaling(resources, settings.account_id)
-    capacity: dict[tuple[str, str], VariantCapacity | ComponentCapacity] = {
+    capacity: dict[tuple[str, str], VariantCapacity | ProvisionedConcurrency | ComponentCapacity] = {
         ("sagemaker", "sagemaker:variant:DesiredInstanceCount"): VariantCapacity(resources, endpoints.notify),
+        ("sagemaker", "sagemaker:variant:DesiredProvisionedConcurrency"): ProvisionedConcurrency(
+            resources, endpoints.notify
+        ),
         ("sagemaker", "sagemaker:inference-component:DesiredCopyCount"): ComponentCapacity(
             resources, components.notify
         ),

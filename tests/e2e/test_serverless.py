@@ -37,8 +37,8 @@ def transform_fn(model, body, content_type, accept):
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
-    """A server whose idle containers end after a second."""
-    server = Served(settings={"metrics_every_s": 1, "serverless_idle_s": 1})
+    """A server whose idle containers end after a second, and that scales with periods of a second."""
+    server = Served(settings={"metrics_every_s": 1, "serverless_idle_s": 1, "scaling_period_s": 1})
     try:
         yield server.up()
     finally:
@@ -156,6 +156,58 @@ def test_what_is_beyond_the_maximum_concurrency_is_refused(flow: Flow) -> None:
         assert [answer.result(60) for answer in running] == [b"done"] * 2
     assert caught.value.response["Error"]["Code"] == "ThrottlingException"
     assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 429
+    flow.sagemaker.delete_endpoint(EndpointName=endpoint)
+
+
+def test_provisioned_concurrency_scales_with_its_use(flow: Flow) -> None:
+    """Use above the target brings a container that stays; a lower limit has it end when it is idle."""
+    endpoint, served = (
+        deploy(flow, "provisioned", "one", MaxConcurrency=3, ProvisionedConcurrency=1),
+        flow.served,
+    )
+    scaling = served.client("application-autoscaling")
+    named = {
+        "ServiceNamespace": "sagemaker", "ResourceId": f"endpoint/{endpoint}/variant/AllTraffic",
+        "ScalableDimension": "sagemaker:variant:DesiredProvisionedConcurrency",
+    }  # fmt: skip
+    with pytest.raises(ClientError, match="at most 3, which is the serverless variant's MaxConcurrency"):
+        scaling.register_scalable_target(**named, MinCapacity=1, MaxCapacity=4)
+    with pytest.raises(ClientError, match="serverless variants have provisioned concurrency to scale"):
+        scaling.register_scalable_target(
+            **{**named, "ScalableDimension": "sagemaker:variant:DesiredInstanceCount"}, MinCapacity=1, MaxCapacity=2
+        )  # fmt: skip
+    scaling.register_scalable_target(**named, MinCapacity=1, MaxCapacity=2)
+    predefined = {"PredefinedMetricType": "SageMakerVariantProvisionedConcurrencyUtilization"}
+    scaling.put_scaling_policy(
+        **named,
+        PolicyName="use",
+        PolicyType="TargetTrackingScaling",
+        TargetTrackingScalingPolicyConfiguration={
+            "TargetValue": 0.5, "PredefinedMetricSpecification": predefined, "ScaleOutCooldown": 0,
+        },
+    )  # fmt: skip
+
+    def provisioned() -> int:
+        variant = flow.sagemaker.describe_endpoint(EndpointName=endpoint)["ProductionVariants"][0]
+        found: int = variant["CurrentServerlessConfig"]["ProvisionedConcurrency"]
+        return found
+
+    with Load(served, endpoint, ROW, connections=1, pause_s=0.0) as load:
+        wait_until(lambda: provisioned() == 2, timeout_s=60, what="another container")
+    assert set(load.statuses) == {200}, load.failures[:3]
+    assert 0.5 < metric(flow, endpoint, "ServerlessProvisionedConcurrencyUtilization", "Maximum") <= 1
+    until_containers(flow, endpoint, 2)
+    scaling.register_scalable_target(**named, MinCapacity=1, MaxCapacity=1)
+    until_containers(flow, endpoint, 1)
+    assert provisioned() == 1
+    (second, first) = scaling.describe_scaling_activities(**named)["ScalingActivities"]
+    assert (first["Description"], first["StatusCode"]) == (
+        "Setting desired provisioned concurrency to 2.",
+        "Successful",
+    )
+    assert "AlarmHigh" in first["Cause"]
+    assert second["Description"] == "Setting desired provisioned concurrency to 1."
+    scaling.deregister_scalable_target(**named)
     flow.sagemaker.delete_endpoint(EndpointName=endpoint)
 
 

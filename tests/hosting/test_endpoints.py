@@ -15,7 +15,7 @@ import pytest
 from sagesmith.aws.call import Call, Caller, marked_operations
 from sagesmith.errors import AwsError
 from sagesmith.hosting._gateway_serverless import Concurrency
-from sagesmith.hosting.capacity import VariantCapacity
+from sagesmith.hosting.capacity import ProvisionedConcurrency, VariantCapacity
 from sagesmith.hosting.endpoints import Endpoints
 from sagesmith.hosting.parts import Hosts, NoHosts, Parts
 from sagesmith.instance.spec import Finished, Log, Ready, ServerAddress, ServingTask, Shutdown, Unhealthy
@@ -344,6 +344,29 @@ async def test_capacity_is_read_and_changed(bench: Bench) -> None:
         capacity.change(REGION, resource, 2)
     await bench.until(lambda: capacity.read(REGION, resource) == (3, True))
     assert len(bench.gateway.routes) == 3
+
+
+async def test_provisioned_concurrency_is_read_and_changed(bench: Bench) -> None:
+    def notify(arn: str) -> None:
+        if bench.driver is not None:
+            bench.driver.notify(arn)
+
+    bench.configure("other", blue=1)  # makes the model
+    config = {"MemorySizeInMB": 1024, "MaxConcurrency": 3, "ProvisionedConcurrency": 1}
+    variant = {"VariantName": "blue", "ModelName": "m", "ServerlessConfig": config}
+    bench("CreateEndpointConfig", EndpointConfigName="one", ProductionVariants=[variant])
+    bench("CreateEndpoint", EndpointName="e", EndpointConfigName="one")
+    await bench.status("InService")
+    resource = "endpoint/e/variant/blue"
+    assert VariantCapacity(bench.resources, notify).read(REGION, resource) is None, "it has no instances"
+    concurrency = ProvisionedConcurrency(bench.resources, notify)
+    assert concurrency.read(REGION, resource) == (1, True)
+    assert concurrency.limits(REGION, resource) == (0, 3)
+    with pytest.raises(AwsError, match="less than or equal to MaxConcurrency"):
+        concurrency.change(REGION, resource, 4)
+    concurrency.change(REGION, resource, 2)
+    await bench.until(lambda: concurrency.read(REGION, resource) == (2, True))
+    assert len(bench.gateway.routes) == 2
 
 
 async def test_weights_and_capacities(bench: Bench) -> None:

@@ -33,7 +33,7 @@ class FakeCapacity:
     def __init__(self) -> None:
         self.count: int | None = 1
         self.busy = False
-        self.least = 1
+        self.limits = (1, 10)
         self.fault: AwsError | None = None
 
     def read(self, region: str, resource_id: str) -> tuple[int, bool] | None:
@@ -62,7 +62,7 @@ class World:
             *application_autoscaling.handlers(
                 scaling, alarms, resources,
                 exists=lambda target: self.capacity.read(target.region, target.resource_id) is not None,
-                least=lambda target: self.capacity.least,
+                limits=lambda target: self.capacity.limits,
                 notify=self.scaler.notify,
             ),
             clock=clock,
@@ -117,6 +117,29 @@ async def world(sqlite_database: Database, clock: FakeClock) -> AsyncIterator[Wo
     await world.scaler.close()
 
 
+async def test_provisioned_concurrency_is_tracked_by_its_utilization(world: World) -> None:
+    target = {**VARIANT, "ScalableDimension": "sagemaker:variant:DesiredProvisionedConcurrency"}
+    world.autoscaling("RegisterScalableTarget", **target, MinCapacity=1, MaxCapacity=5)
+    kind = "SageMakerVariantProvisionedConcurrencyUtilization"
+    tracking = {"TargetValue": 0.5, "PredefinedMetricSpecification": {"PredefinedMetricType": kind}}
+    policy = {
+        **target, "PolicyName": "p", "PolicyType": "TargetTrackingScaling",
+        "TargetTrackingScalingPolicyConfiguration": tracking,
+    }  # fmt: skip
+    put = world.autoscaling("PutScalingPolicy", **policy)
+    names = [alarm["AlarmName"] for alarm in put["Alarms"]]
+    high, low = world.cloudwatch("DescribeAlarms", AlarmNames=names)["MetricAlarms"]
+    assert (high["MetricName"], high["Statistic"]) == (
+        "ServerlessProvisionedConcurrencyUtilization",
+        "Average",
+    )
+    assert (high["Threshold"], low["Threshold"]) == (0.5, 0.45)
+    other = {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"}
+    tracking["PredefinedMetricSpecification"] = other
+    with pytest.raises(AwsError, match=f"Use {kind}"):
+        world.autoscaling("PutScalingPolicy", **policy)
+
+
 async def test_target_tracking_out_and_in(world: World) -> None:
     world.register(most=4)
     put = world.track()
@@ -152,7 +175,7 @@ async def test_no_invocations_at_all_scale_in_to_the_least(world: World) -> None
 
 
 async def test_what_may_be_empty_scales_to_nothing_and_back(world: World) -> None:
-    world.capacity.least = 0
+    world.capacity.limits = (0, 10)
     world.register(least=0)
     world.track()
     await world.minutes(20)
@@ -328,6 +351,7 @@ async def test_pages_and_tags(world: World) -> None:
         ("RegisterScalableTarget", {}, "ValidationException", "must be given"),
         ("RegisterScalableTarget", {"MinCapacity": 3, "MaxCapacity": 2}, "ValidationException", "cannot be less"),
         ("RegisterScalableTarget", {"MinCapacity": 0, "MaxCapacity": 2}, "ValidationException", "at least 1"),
+        ("RegisterScalableTarget", {"MinCapacity": 1, "MaxCapacity": 11}, "ValidationException", "at most 10"),
         (
             "RegisterScalableTarget",
             {"ResourceId": "endpoint/none/variant/v", "MinCapacity": 1, "MaxCapacity": 2},

@@ -1,9 +1,11 @@
-"""The number of instances of a production variant, and of copies of an inference component, as what can be scaled."""
+"""What of endpoints can be scaled: instances, the provisioned concurrency of serverless variants, inference components' copies."""
 
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable
+from math import inf
 from typing import Final
 
 from sagesmith.clock import Clock, system_clock
@@ -19,17 +21,25 @@ from sagesmith.lifecycle.records import (
 )
 from sagesmith.store.resources import Change, Missing, Resource, Resources
 
-__all__ = ["ComponentCapacity", "VariantCapacity"]
+__all__ = ["ComponentCapacity", "ProvisionedConcurrency", "VariantCapacity"]
 
 _RESOURCE: Final = re.compile(r"endpoint/([^/]+)/variant/([^/]+)")
 
 
-class VariantCapacity:
-    """Reads and changes how many instances ``endpoint/{EndpointName}/variant/{VariantName}`` has. Thread-safe.
+class _OfVariant(ABC):
+    """Reads and changes a number of ``endpoint/{EndpointName}/variant/{VariantName}``. Thread-safe.
 
     Args:
         notify: tells the driver of endpoints to look at one.
     """
+
+    @abstractmethod
+    def _count(self, variant: Variant) -> int | None:
+        """Return the desired number, None if the variant is not of the kind that has one."""
+
+    @abstractmethod
+    def _request(self, variant: Variant, count: int) -> CapacityRequested:
+        """Return what sets the number to *count*, or raise `ValidationException` if that cannot be."""
 
     def __init__(
         self, resources: Resources, notify: Callable[[str], None], clock: Clock = system_clock
@@ -39,46 +49,79 @@ class VariantCapacity:
         self._clock = clock
 
     def read(self, region: str, resource_id: str) -> tuple[int, bool] | None:
-        """Return the desired number of instances, and whether they all came up; None if there is no such variant.
+        """Return the desired number, and whether they all came up; None if there is no such variant.
 
         One that crashed later does not count: it is being replaced, and others may be needed all the more.
         """
         endpoint, variant = _parts(resource_id)
         resource = self._resources.get("endpoint", region, endpoint)
         found = _variant(resource, variant)
-        if resource is None or found is None:
+        count = self._count(found) if found is not None else None
+        if resource is None or count is None:
             return None
-        return found.count, resource.status == Status.IN_SERVICE
-
-    def least(self, region: str, resource_id: str) -> int:
-        """Return how few instances there may be: none of an asynchronous endpoint, whose requests wait for one."""
-        resource = self._resources.get("endpoint", region, _parts(resource_id)[0])
-        return 0 if resource is not None and resource.document.get("AsyncInferenceConfig") else 1
+        return count, resource.status == Status.IN_SERVICE
 
     def change(self, region: str, resource_id: str, count: int) -> None:
-        """Ask for *count* instances.
+        """Ask for *count*.
 
         Raises:
-            AwsError: `ValidationException`, there is no such variant, or the endpoint is not in service.
+            AwsError: `ValidationException`, there is no such variant, the endpoint is not in service, or the number is
+                too large.
         """
         endpoint, name = _parts(resource_id)
 
         def edit(resource: Resource) -> Change:
             run = endpoint_run(resource.document)
-            if run.status is not Status.IN_SERVICE or _variant(resource, name) is None:
+            variant = _variant(resource, name)
+            if run.status is not Status.IN_SERVICE or variant is None or self._count(variant) is None:
                 raise validation_error(
                     f"{resource_id} cannot be scaled: its endpoint is in status {run.status.value}."
                 )
-            after, _ = step(run, CapacityRequested({name: (None, count)}), self._clock())
+            after, _ = step(run, self._request(variant, count), self._clock())
             return Change(after.status.value, endpoint_document(resource.document, after))
 
         try:
-            changed = self._resources.update(
-                "endpoint", region, endpoint, edit, f"scaled to {count} instances"
-            )
+            changed = self._resources.update("endpoint", region, endpoint, edit, f"{name} scaled to {count}")
         except Missing:
             raise validation_error(f"Could not find the endpoint of {resource_id}.") from None
         self._notify(changed.arn)
+
+
+class VariantCapacity(_OfVariant):
+    """The number of a variant's instances."""
+
+    def limits(self, region: str, resource_id: str) -> tuple[int, float]:
+        """Return how few and how many there may be: none of an asynchronous endpoint, whose requests wait for one."""
+        resource = self._resources.get("endpoint", region, _parts(resource_id)[0])
+        return (0 if resource is not None and resource.document.get("AsyncInferenceConfig") else 1), inf
+
+    def _count(self, variant: Variant) -> int | None:
+        return variant.count if variant.serverless is None else None
+
+    def _request(self, variant: Variant, count: int) -> CapacityRequested:
+        return CapacityRequested({variant.name: (None, count)})
+
+
+class ProvisionedConcurrency(_OfVariant):
+    """The number of a serverless variant's containers that are always there."""
+
+    def limits(self, region: str, resource_id: str) -> tuple[int, float]:
+        """Return how few and how many there may be: none, and the variant's maximum concurrency."""
+        endpoint, name = _parts(resource_id)
+        variant = _variant(self._resources.get("endpoint", region, endpoint), name)
+        serverless = variant.serverless if variant is not None else None
+        return 0, serverless.max_concurrency if serverless is not None else inf
+
+    def _count(self, variant: Variant) -> int | None:
+        return variant.serverless.provisioned if variant.serverless is not None else None
+
+    def _request(self, variant: Variant, count: int) -> CapacityRequested:
+        most = variant.serverless.max_concurrency if variant.serverless is not None else 0
+        if count > most:
+            raise validation_error(
+                f"ProvisionedConcurrency ({count}) must be less than or equal to MaxConcurrency ({most})."
+            )
+        return CapacityRequested({}, concurrency={variant.name: (None, count)})
 
 
 class ComponentCapacity:
@@ -106,9 +149,9 @@ class ComponentCapacity:
             return None
         return run.current.variants[0].count, run.status is Status.IN_SERVICE
 
-    def least(self, region: str, resource_id: str) -> int:
-        """Return how few copies there may be: none."""
-        return 0
+    def limits(self, region: str, resource_id: str) -> tuple[int, float]:
+        """Return how few and how many copies there may be."""
+        return 0, inf
 
     def change(self, region: str, resource_id: str, count: int) -> None:
         """Ask for *count* copies.
@@ -152,4 +195,4 @@ def _variant(resource: Resource | None, name: str) -> Variant | None:
         return None
     current = endpoint_run(resource.document).current
     variants = current.variants if current is not None else ()
-    return next((v for v in variants if v.name == name and v.serverless is None), None)
+    return next((v for v in variants if v.name == name), None)

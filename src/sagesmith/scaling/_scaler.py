@@ -178,17 +178,14 @@ class Scaler:
 
     async def _change(self, target: Target, current: int, wanted: int, cause: str) -> bool:
         """Ask for another capacity, write that down, and follow it up."""
-        activity = await in_thread(
-            self._scaling.begin_activity,
-            target, f"Setting desired {_noun(target)} count to {wanted}.", cause, wanted,
-        )  # fmt: skip
+        activity = await in_thread(self._scaling.begin_activity, target, cause, wanted)
         capacity = self._capacity[target.namespace, target.dimension]
         try:
             await in_thread(capacity.change, target.region, target.resource_id, wanted)
         except Exception as error:
             await in_thread(
                 self._scaling.end_activity, activity, "Failed",
-                f"Failed to set desired {_noun(target)} count to {wanted}. Reason: {error}",
+                f"Failed to set desired {target.quantity} to {wanted}. Reason: {error}",
             )  # fmt: skip
             return False
         _log.info("%s goes from %d to %d: %s", target.resource_id, current, wanted, cause)
@@ -206,13 +203,13 @@ class Scaler:
             if present[0] != wanted:
                 status, message = (
                     "Overridden",
-                    f"The desired {_noun(target)} count was set to {present[0]} meanwhile.",
+                    f"The desired {target.quantity} was set to {present[0]} meanwhile.",
                 )
                 break
             if present[1]:
                 status = "Successful"
                 message = (
-                    f"Successfully set desired {_noun(target)} count to {wanted}. Change successfully fulfilled by "
+                    f"Successfully set desired {target.quantity} to {wanted}. Change successfully fulfilled by "
                     "sagemaker."
                 )
                 break
@@ -247,8 +244,3 @@ class Scaler:
             work.close()
         else:
             self._work.spawn(work)
-
-
-def _noun(target: Target) -> str:
-    """What the target has a number of, as activities say it."""
-    return "copy" if target.dimension.endswith("CopyCount") else "instance"

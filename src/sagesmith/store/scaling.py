@@ -28,6 +28,12 @@ NOTES: Final = "$notes"
 IN_PROGRESS: Final = "InProgress"
 
 
+_QUANTITIES: Final = {
+    "sagemaker:inference-component:DesiredCopyCount": "copy count",
+    "sagemaker:variant:DesiredProvisionedConcurrency": "provisioned concurrency",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """What is scaled: a dimension of a resource of a service, in a region."""
@@ -41,6 +47,11 @@ class Target:
     def kind(self) -> tuple[str, str]:
         """What kind of thing is scaled: service namespace and dimension."""
         return self.namespace, self.dimension
+
+    @property
+    def quantity(self) -> str:
+        """What its number is, as activities say it."""
+        return _QUANTITIES.get(self.dimension, "instance count")
 
     @property
     def name(self) -> str:
@@ -139,17 +150,17 @@ class Scaling:
 
     # ---- activities ----
 
-    def begin_activity(self, target: Target, description: str, cause: str, wanted: int) -> Resource:
-        """Write down that scaling begins."""
+    def begin_activity(self, target: Target, cause: str, wanted: int) -> Resource:
+        """Write down that scaling to *wanted* begins."""
         name = str(uuid.uuid4())
         document = {
             **target.members,
             "ActivityId": name,
-            "Description": description,
+            "Description": f"Setting desired {target.quantity} to {wanted}.",
             "Cause": cause,
             "StartTime": self._clock(),
             "StatusCode": IN_PROGRESS,
-            "StatusMessage": f"Successfully set desired instance count to {wanted}. "
+            "StatusMessage": f"Successfully set desired {target.quantity} to {wanted}. "
             "Waiting for change to be fulfilled by sagemaker.",
             NOTES: {"wanted": wanted},
         }

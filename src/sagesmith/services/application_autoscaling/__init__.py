@@ -21,7 +21,7 @@ def handlers(
     resources: Resources,
     *,
     exists: Callable[[Target], bool],
-    least: Callable[[Target], int],
+    limits: Callable[[Target], tuple[int, float]],
     notify: Callable[[Target, str], None],
     period_s: int = 60,
 ) -> list[object]:
@@ -29,13 +29,13 @@ def handlers(
 
     Args:
         exists: whether there is what the target would scale.
-        least: the least capacity that it may have.
+        limits: the least and the most capacity that it may have.
         notify: tells the driver that a target's limits were changed, and why; thread-safe.
         period_s: the period of the alarms that target tracking policies make, in seconds.
     """
     return [
-        TargetHandlers(scaling, alarms, resources, exists=exists, least=least, notify=notify),
+        TargetHandlers(scaling, alarms, resources, exists=exists, limits=limits, notify=notify),
         PolicyHandlers(scaling, alarms, period_s=period_s),
-        ScheduleHandlers(scaling, least=least),
+        ScheduleHandlers(scaling, limits=limits),
         ActivityHandlers(scaling),
     ]

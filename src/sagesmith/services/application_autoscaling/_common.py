@@ -11,10 +11,11 @@ from sagesmith.store.queries import decode_token, encode_token, fingerprint
 from sagesmith.store.resources import Resource
 from sagesmith.store.scaling import NOTES, Scaling, Target
 
-__all__ = ["SERVED", "invalid", "listed", "not_found", "registered", "shown", "target_of"]
+__all__ = ["SERVED", "check_limits", "invalid", "listed", "not_found", "registered", "shown", "target_of"]
 
 SERVED: Final[Mapping[str, tuple[str, ...]]] = {
     "sagemaker:variant:DesiredInstanceCount": ("endpoint", "my-endpoint", "variant", "my-variant"),
+    "sagemaker:variant:DesiredProvisionedConcurrency": ("endpoint", "my-endpoint", "variant", "my-variant"),
     "sagemaker:inference-component:DesiredCopyCount": ("inference-component", "my-component"),
 }
 """The dimensions of the service namespace ``sagemaker`` that can be scaled, and what their resource IDs look like."""
@@ -42,7 +43,7 @@ def target_of(call: Call, request: Mapping[str, Any]) -> Target:
     form = SERVED.get(target.dimension)
     if target.namespace != "sagemaker" or form is None:
         raise invalid(
-            f"Sagesmith scales the scalable dimensions {' and '.join(SERVED)} of the service namespace sagemaker only, "
+            f"Sagesmith scales the scalable dimensions {', '.join(SERVED)} of the service namespace sagemaker only, "
             f"not {target.dimension} of {target.namespace}."
         )
     parts = target.resource_id.split("/")
@@ -52,6 +53,27 @@ def target_of(call: Call, request: Mapping[str, Any]) -> Target:
             f"must look like {'/'.join(form)}."
         )
     return target
+
+
+def check_limits(asked: Mapping[str, Any], allowed: tuple[int, float]) -> None:
+    """Check the `MinCapacity` and `MaxCapacity` of *asked*, either of which may be missing.
+
+    Raises:
+        AwsError: `ValidationException`, one is above the other, or beyond what is *allowed*.
+    """
+    least, most = asked.get("MinCapacity"), asked.get("MaxCapacity")
+    fewest, largest = allowed
+    if least is not None and most is not None and least > most:
+        raise invalid(f"Maximum capacity ({most}) cannot be less than minimum capacity ({least}).")
+    if least is not None and least < fewest:
+        raise invalid(
+            f"MinCapacity must be at least {fewest}: a variant of a real-time endpoint keeps an instance."
+        )
+    for member, value in (("MinCapacity", least), ("MaxCapacity", most)):
+        if (value or 0) > largest:
+            raise invalid(
+                f"{member} ({value}) must be at most {largest:g}, which is the serverless variant's MaxConcurrency."
+            )
 
 
 def registered(scaling: Scaling, target: Target) -> Resource:

@@ -24,13 +24,17 @@ __all__ = ["PolicyHandlers"]
 
 _PREDEFINED: Final = {
     "sagemaker:variant:DesiredInstanceCount": (
-        "SageMakerVariantInvocationsPerInstance", "InvocationsPerInstance", ("EndpointName", "VariantName"),
+        "SageMakerVariantInvocationsPerInstance", "InvocationsPerInstance", "Sum", ("EndpointName", "VariantName"),
+    ),
+    "sagemaker:variant:DesiredProvisionedConcurrency": (
+        "SageMakerVariantProvisionedConcurrencyUtilization", "ServerlessProvisionedConcurrencyUtilization", "Average",
+        ("EndpointName", "VariantName"),
     ),
     "sagemaker:inference-component:DesiredCopyCount": (
-        "SageMakerInferenceComponentInvocationsPerCopy", "InvocationsPerCopy", ("InferenceComponentName",),
+        "SageMakerInferenceComponentInvocationsPerCopy", "InvocationsPerCopy", "Sum", ("InferenceComponentName",),
     ),
 }  # fmt: skip
-"""By dimension the predefined metric that tracks it, the metric that it is, and that one's dimensions."""
+"""By dimension the predefined metric that tracks it; the metric that it is, its statistic, and its dimensions."""
 
 _LOW_PART: Final = 0.9
 """The alarm below the target rings at that part of it, so that the two never call in turn."""
@@ -155,7 +159,7 @@ class PolicyHandlers:
         value = float(tracking["TargetValue"])
         if predefined:
             kind = predefined["PredefinedMetricType"]
-            known, metric, names = _PREDEFINED[target.dimension]
+            known, metric, statistic, names = _PREDEFINED[target.dimension]
             if kind != known:
                 raise invalid(
                     f"The predefined metric {kind} is not available for this scalable dimension in Sagesmith. "
@@ -164,9 +168,10 @@ class PolicyHandlers:
             values = target.resource_id.split("/")[1::2]
             dimensions = [{"Name": name, "Value": each} for name, each in zip(names, values, strict=True)]
             members = {
-                "Namespace": "AWS/SageMaker", "MetricName": metric, "Statistic": "Sum", "Dimensions": dimensions,
+                "Namespace": "AWS/SageMaker", "MetricName": metric, "Statistic": statistic, "Dimensions": dimensions,
             }  # fmt: skip
-            return members, value * self._period_s / 60  # the target is meant per minute
+            # What is counted has a target per minute.
+            return members, value * self._period_s / 60 if statistic == "Sum" else value
         if custom is None or custom.get("Metrics"):
             raise invalid(
                 "Metric math in CustomizedMetricSpecification.Metrics is not supported by Sagesmith yet."

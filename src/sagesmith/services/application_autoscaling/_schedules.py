@@ -8,6 +8,7 @@ from typing import Any
 from sagesmith.aws.call import Call, operation
 from sagesmith.lifecycle.schedule import Schedule, ScheduleError
 from sagesmith.services.application_autoscaling._common import (
+    check_limits,
     invalid,
     listed,
     not_found,
@@ -26,9 +27,9 @@ class ScheduleHandlers:
 
     service = "application-autoscaling"
 
-    def __init__(self, scaling: Scaling, *, least: Callable[[Target], int]) -> None:
+    def __init__(self, scaling: Scaling, *, limits: Callable[[Target], tuple[int, float]]) -> None:
         self._scaling = scaling
-        self._least = least
+        self._limits = limits
 
     @operation("PutScheduledAction")
     def put_scheduled_action(self, call: Call, request: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -50,15 +51,9 @@ class ScheduleHandlers:
         except ScheduleError as error:
             raise invalid(str(error)) from None
         limits = settings.get("ScalableTargetAction") or {}
-        least, most = limits.get("MinCapacity"), limits.get("MaxCapacity")
-        if least is None and most is None:
+        if limits.get("MinCapacity") is None and limits.get("MaxCapacity") is None:
             raise invalid("ScalableTargetAction must have MinCapacity, MaxCapacity or both.")
-        if least is not None and most is not None and least > most:
-            raise invalid(f"MaxCapacity ({most}) cannot be less than MinCapacity ({least}).")
-        if least is not None and least < self._least(target):
-            raise invalid(
-                "MinCapacity must be at least 1: a variant of a real-time endpoint keeps an instance."
-            )
+        check_limits(limits, self._limits(target))
         self._scaling.put_action(target, name, settings)
         return {}
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from sagesmith.aws.call import Call, operation
 from sagesmith.services.application_autoscaling._common import (
+    check_limits,
     invalid,
     listed,
     not_found,
@@ -32,14 +33,14 @@ class TargetHandlers:
         resources: Resources,
         *,
         exists: Callable[[Target], bool],
-        least: Callable[[Target], int],
+        limits: Callable[[Target], tuple[int, float]],
         notify: Callable[[Target, str], None],
     ) -> None:
         self._scaling = scaling
         self._alarms = alarms
         self._resources = resources
         self._exists = exists
-        self._least = least
+        self._limits = limits
         self._notify = notify
 
     @operation("RegisterScalableTarget")
@@ -49,7 +50,7 @@ class TargetHandlers:
         if not self._exists(target):
             raise invalid(
                 f"No scalable resource found for service namespace: {target.namespace}, resource ID: "
-                f"{target.resource_id}, scalable dimension: {target.dimension}. Create the {target.resource_id.split('/')[0].replace('-', ' ')} first."
+                f"{target.resource_id}, scalable dimension: {target.dimension}. {_advice(target)}"
             )
         found = self._scaling.target(target)
         before: Mapping[str, Any] = found.document if found is not None else {}
@@ -60,12 +61,7 @@ class TargetHandlers:
         least, most = settings["MinCapacity"], settings["MaxCapacity"]
         if least is None or most is None:
             raise invalid("MinCapacity and MaxCapacity must be given when a scalable target is registered.")
-        if least > most:
-            raise invalid(f"Maximum capacity ({most}) cannot be less than minimum capacity ({least}).")
-        if least < self._least(target):
-            raise invalid(
-                "MinCapacity must be at least 1: a variant of a real-time endpoint keeps an instance."
-            )
+        check_limits(settings, self._limits(target))
         if not settings["RoleARN"]:
             settings["RoleARN"] = _service_role(call)
         suspended = settings["SuspendedState"] or {}
@@ -123,6 +119,12 @@ class TargetHandlers:
         if found is None or found.kind != TARGET:
             raise not_found(f"There is no scalable target with the ARN {arn}.")
         return found.arn
+
+
+def _advice(target: Target) -> str:
+    if target.dimension.startswith("sagemaker:variant:"):
+        return "Create the endpoint first; serverless variants have provisioned concurrency to scale, others instances."
+    return "Create the inference component first."
 
 
 def _service_role(call: Call) -> str:
