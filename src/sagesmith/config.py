@@ -106,6 +106,7 @@ class Settings:
     default_role: str = "SagesmithExecutionRole"
     max_skew_s: int = 900
     metrics_every_s: int = 10
+    invocation_timeout_s: int = 60
     scaling_period_s: int = 60
     serverless_idle_s: int = 300
     log_level: str = "INFO"
@@ -128,6 +129,10 @@ class Settings:
             raise SettingsError(f"warm_instances must not be negative, but is {self.warm_instances}.")
         if not 1 <= self.metrics_every_s <= 60:
             raise SettingsError(f"metrics_every_s must be between 1 and 60, not {self.metrics_every_s}.")
+        if not 1 <= self.invocation_timeout_s <= 3600:
+            raise SettingsError(
+                f"invocation_timeout_s must be between 1 and 3600, not {self.invocation_timeout_s}."
+            )
         if self.serverless_idle_s < 1:
             raise SettingsError(f"serverless_idle_s must be at least 1, not {self.serverless_idle_s}.")
         if self.scaling_period_s not in (1, 5, 10, 20, 30, 60):

@@ -322,7 +322,12 @@ async def _make_parts(home: Home, settings: Settings, stack: AsyncExitStack) -> 
         "account_id": settings.account_id,
         "resolve": images.resolve,
     }
-    gateway = Gateway(settings.account_id, sink=metrics.put, flush_s=settings.metrics_every_s)
+    gateway = Gateway(
+        settings.account_id,
+        sink=metrics.put,
+        timeout_s=settings.invocation_timeout_s,
+        flush_s=settings.metrics_every_s,
+    )
     gateway.start()
     stack.push_async_callback(gateway.close)
     captures = Captures(objects.put_bytes)

@@ -14,6 +14,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.e2e.flow import Flow, xgboost_image
+from tests.e2e.script_mode import archive, sklearn_image
 from tests.e2e.served import Served, wait_until
 from tests.e2e.test_hosting import constant_model
 
@@ -213,6 +214,42 @@ def test_components_come_are_invoked_updated_and_go(flow: Flow, shelf: str) -> N
     assert failed["InferenceComponentStatus"] == "Failed"
     assert "CapacityError" in failed["FailureReason"]
     delete(flow, "one", "two", "giant")
+
+
+WRITER = """
+def model_fn(model_dir):
+    return ["once ", "upon ", "a ", "time"]
+
+def predict_fn(data, model):
+    yield from model
+
+def input_fn(body, content_type):
+    return body
+
+def output_fn(words, accept):
+    return words
+"""
+
+
+def test_a_component_answers_in_parts(flow: Flow, shelf: str) -> None:
+    flow.upload({"writer.tar.gz": archive({"code/inference.py": WRITER})})
+    container = {"Image": sklearn_image(), "ArtifactUrl": "s3://components/writer.tar.gz"}
+    needs = {"NumberOfCpuCoresRequired": 0.25, "MinMemoryRequiredInMb": 512}
+    flow.sagemaker.create_inference_component(
+        InferenceComponentName="writer",
+        EndpointName=shelf,
+        VariantName="all",
+        Specification={"Container": container, "ComputeResourceRequirements": needs},
+        RuntimeConfig={"CopyCount": 1},
+    )
+    assert settled(flow, "writer")["InferenceComponentStatus"] == "InService"
+    answer = flow.runtime.invoke_endpoint_with_response_stream(
+        EndpointName=shelf, InferenceComponentName="writer", ContentType="text/plain", Body=b"go"
+    )
+    assert answer["InvokedProductionVariant"] == "all"
+    parts = [event["PayloadPart"]["Bytes"] for event in answer["Body"]]
+    assert parts == [b"once ", b"upon ", b"a ", b"time"]
+    delete(flow, "writer")
 
 
 def test_what_dies_comes_back(own: Served, flow: Flow, shelf: str) -> None:

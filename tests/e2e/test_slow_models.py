@@ -1,0 +1,80 @@
+"""Models that are slow, or never answer, on a server where an answer may take four seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.e2e.flow import Flow, xgboost_image
+from tests.e2e.script_mode import archive, sklearn_image
+from tests.e2e.served import Served
+from tests.e2e.test_hosting import ROW, constant_model, deploy, variant
+
+LIMIT_S = 4
+SLEEPER = """
+import time
+
+def model_fn(model_dir):
+    return None
+
+def transform_fn(model, body, content_type, accept):
+    time.sleep(float(body))
+    return "awake", "text/csv"
+"""
+
+
+@pytest.fixture(scope="module")
+def flow() -> Iterator[Flow]:
+    """Models: `sleeper` sleeps as long as it is told, `one` predicts 1."""
+    served = Served(settings={"invocation_timeout_s": LIMIT_S})
+    try:
+        flow = Flow(served.up(), "slow")
+        flow.upload({
+            "sleeper.tar.gz": archive({"code/inference.py": SLEEPER}), "one.tar.gz": constant_model(1.0),
+        })  # fmt: skip
+        for name, image in (("sleeper", sklearn_image()), ("one", xgboost_image())):
+            container = {"Image": image, "ModelDataUrl": f"s3://slow/{name}.tar.gz"}
+            flow.sagemaker.create_model(
+                ModelName=name, ExecutionRoleArn=served.role, PrimaryContainer=container
+            )
+        yield flow
+    finally:
+        served.remove()
+
+
+def invoke(flow: Flow, endpoint: str, body: bytes, **more: Any) -> bytes:
+    answer = flow.runtime.invoke_endpoint(EndpointName=endpoint, ContentType="text/csv", Body=body, **more)
+    found: bytes = answer["Body"].read()
+    return found
+
+
+def test_what_never_answers_is_given_up_and_holds_up_nobody_else(flow: Flow) -> None:
+    """The other variant of its endpoint, and another endpoint, answer all they are asked meanwhile."""
+    endpoint = deploy(flow, "both", variant("sleeper", name="slow"), variant("one", name="quick"))
+    deploy(flow, "other", variant("one"))
+    assert invoke(flow, endpoint, b"0", TargetVariant="slow") == b"awake"
+    with ThreadPoolExecutor(4) as pool:
+        hanging: list[Future[bytes]] = [
+            pool.submit(invoke, flow, endpoint, b"1000", TargetVariant="slow") for _ in range(4)
+        ]
+        for _ in range(10):
+            assert invoke(flow, endpoint, ROW, TargetVariant="quick") == b"1.0"
+            assert invoke(flow, "other", ROW) == b"1.0"
+        assert not any(each.done() for each in hanging), "all of that while they waited"
+        errors = [each.exception(4 * LIMIT_S) for each in hanging]
+    for error in errors:
+        assert isinstance(error, ClientError)
+        answer: Any = error.response
+        assert answer["Error"]["Code"] == "ModelError"
+        assert answer["ResponseMetadata"]["HTTPStatusCode"] == 424
+        assert (answer["OriginalStatusCode"], "timed out while waiting" in answer["OriginalMessage"]) == (
+            0,
+            True,
+        )
+        assert ":log-group:/aws/sagemaker/Endpoints/both:log-stream:slow/i-" in answer["LogStreamArn"]
+    for name in (endpoint, "other"):
+        flow.sagemaker.delete_endpoint(EndpointName=name)
