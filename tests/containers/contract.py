@@ -189,6 +189,7 @@ class ContainerRuntimeContract:
         while container.usage().cpu_s < 0.2:
             await asyncio.sleep(0.02)
         assert container.usage().memory_bytes > 60_000_000
+        assert container.memory() > 60_000_000
         await container.stop(0)
 
     async def test_a_command_that_does_not_exist_is_the_callers_fault(

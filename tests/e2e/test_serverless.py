@@ -33,6 +33,18 @@ def transform_fn(model, body, content_type, accept):
     time.sleep(float(body))
     return "done", "text/csv"
 """
+HUNGRY = """
+import time
+
+def model_fn(model_dir):
+    return None
+
+def transform_fn(model, body, content_type, accept):
+    taken = b"x" * (int(body) << 20)
+    if len(taken) > 1 << 30:
+        time.sleep(60)
+    return "%d MB" % (len(taken) >> 20), "text/csv"
+"""
 
 
 @pytest.fixture(scope="module")
@@ -208,6 +220,23 @@ def test_provisioned_concurrency_scales_with_its_use(flow: Flow) -> None:
     assert "AlarmHigh" in first["Cause"]
     assert second["Description"] == "Setting desired provisioned concurrency to 1."
     scaling.deregister_scalable_target(**named)
+    flow.sagemaker.delete_endpoint(EndpointName=endpoint)
+
+
+def test_a_container_that_takes_more_than_its_memory_is_ended(flow: Flow) -> None:
+    """The request is lost with it; the next one has a container of its own."""
+    flow.upload({"hungry.tar.gz": archive({"code/inference.py": HUNGRY})})
+    container = {"Image": sklearn_image(), "ModelDataUrl": "s3://serverless/hungry.tar.gz"}
+    flow.sagemaker.create_model(
+        ModelName="hungry", ExecutionRoleArn=flow.served.role, PrimaryContainer=container
+    )
+    endpoint = deploy(flow, "hungry", "hungry")
+    with pytest.raises(ClientError, match="connection to the container was lost") as caught:
+        invoke(flow, endpoint, b"1100")
+    assert caught.value.response["Error"]["Code"] == "ModelError"
+    assert invoke(flow, endpoint, b"10") == b"10 MB"
+    lines = flow.log_lines(f"/aws/sagemaker/Endpoints/{endpoint}", "AllTraffic/")
+    assert any("and may take 1024 MB: give it more" in line for line in lines), lines
     flow.sagemaker.delete_endpoint(EndpointName=endpoint)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import re
 import tarfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -89,6 +90,37 @@ async def test_a_server_becomes_ready_is_restarted_and_ends_in_order(world: Worl
     await world.fleet.tell(FIRST, Shutdown())
     assert await ear.until(Finished) == Finished()
     assert "drained" in ear.lines
+
+
+HUNGRY = """
+import os, threading, time
+from sagesmith_toolkit.server import serve
+kept = []
+class Nothing:
+    def predict(self, requests):
+        return []
+def eat():
+    time.sleep(0.5)
+    kept.append(os.urandom(200 << 20))
+if not os.path.exists("again"):
+    open("again", "w").close()
+    threading.Thread(target=eat).start()
+serve(Nothing(), os.environ["SAGESMITH_SOCKET"])
+"""
+
+
+@both_kinds
+async def test_a_server_that_takes_more_memory_than_it_may_is_ended(world: World) -> None:
+    ear = Ear()
+    spec = world.serving(HUNGRY, task={"limited": True}, memory_bytes=150 << 20)
+    await world.fleet.start(spec, ear)
+    await ear.until(Ready)
+    reason = (await ear.until(Unhealthy)).reason
+    assert re.fullmatch(r"it took [12]\d\d MB of memory, and may take 150 MB: give it more, .*", reason)
+    assert any(f"The model server ended ({reason})" in line for line in ear.lines), ear.lines
+    await ear.until(Ready, 2)
+    await world.fleet.tell(FIRST, Shutdown())
+    await ear.until(Finished)
 
 
 async def die(path: str) -> None:

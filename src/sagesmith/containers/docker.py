@@ -156,6 +156,10 @@ class DockerContainer:
         """Return what the processes of the container use."""
         return processes.usage_of(processes.descendants(self._pid))
 
+    def memory(self) -> int:
+        """Return the memory that they take in bytes; of shared pages their part."""
+        return sum(map(processes.memory_of, processes.descendants(self._pid)))
+
     async def _terminate(self) -> None:
         """Signal the command or, if that is a shell, what it waits for; the engine could reach only the former."""
         children = processes.descendants(self._pid)

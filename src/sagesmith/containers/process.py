@@ -217,6 +217,10 @@ class ProcessContainer:
         """Return what the processes of the container use."""
         return processes.usage_of(self.pids)
 
+    def memory(self) -> int:
+        """Return the memory that they take in bytes; of shared pages their part."""
+        return sum(map(processes.memory_of, self.pids))
+
     def _first_process(self) -> int:
         """Read the pid of the namespace's first process; bubblewrap writes it before anything else. 0 if it failed."""
         line = b""

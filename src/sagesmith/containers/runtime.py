@@ -88,6 +88,10 @@ class Container(Protocol):
         """Return what the container uses."""
         ...
 
+    def memory(self) -> int:
+        """Return the memory that it takes in bytes, of pages that it shares with others its part; slower than `usage`."""
+        ...
+
 
 class ContainerRuntime(Protocol):
     """Starts containers. Belongs to one event loop."""

@@ -163,7 +163,8 @@ class ComponentWorker(EndpointWorker):
             server=self._parts.server(),
             role=role,
         )
-        return replace(told, log_group=self._log_group(), inside=home)
+        task = cast(spec.ServingTask, told.task)
+        return replace(told, task=replace(task, limited=bool(most)), log_group=self._log_group(), inside=home)
 
     # ---- logs and metrics ----
 

@@ -75,6 +75,7 @@ def instance_spec(
             many=bool(details.get("multi_model")),
             cached=details.get("model_cache", True),
             vacant=bool(details.get("vacant")),
+            limited=bool(details.get("serverless")),
         ),
         log_group=log_group(endpoint),
         log_stream=f"{variant}/{instance_id}",

@@ -19,6 +19,7 @@ from sagesmith.containers import Container, ContainerPlan
 from sagesmith.instance import _artifacts
 from sagesmith.instance._host import Host, LogShipper, watch_utilization
 from sagesmith.instance._layout import lay_out_serving
+from sagesmith.instance._memory import beyond
 from sagesmith.instance._objects import DataError, split_uri
 from sagesmith.instance._ping import ping
 from sagesmith.instance._staging import fetch_code, stage
@@ -130,16 +131,18 @@ class Serving:
         container = await host.start(self._plan(), self._log)
         # The user's own image speaks HTTP on an address of its own; ours frames on a socket in the instance's folder.
         self._address = f"http:{container.address}:{_PORT}" if container.address else f"unix:{host.socket}"
-        beside = [asyncio.create_task(watch_utilization(host, container))]
-        watch = asyncio.create_task(self._watch(container))
+        beside = asyncio.create_task(watch_utilization(host, container))
+        watches = [asyncio.create_task(self._watch(container))]
+        if self._task.limited and host.own_image is None:
+            watches.append(asyncio.create_task(beyond(container, host.spec.memory_bytes)))
         try:
             ended = asyncio.create_task(container.wait())
-            await self._or_ending(watch, ended)
+            await self._or_ending(ended, *watches)
             if ended.done():
                 return f"exit code {ended.result()}"
-            return watch.result() if watch.done() else "told to end"
+            return next((watch.result() for watch in watches if watch.done()), "told to end")
         finally:
-            for each in (*beside, watch):
+            for each in (beside, *watches):
                 each.cancel()
             await container.stop(self._grace_s if self._ending.is_set() else _PING_TIMEOUT_S)
             self._log.flush()

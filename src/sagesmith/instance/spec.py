@@ -150,7 +150,8 @@ class ServingTask:
     several; requests go through all of them in turn, or if `direct` to the one they name. The instance's own
     container and model are then the first one's. If `many`, `model_data` is the prefix below which the artifacts of
     many models lie, which are loaded when they are asked for, and unless `cached` leave when they are not any more.
-    If `vacant`, it serves nothing itself: copies of inference components come to be inside it.
+    If `vacant`, it serves nothing itself: copies of inference components come to be inside it. If `limited`, its
+    processes may take no more memory than the instance has; others share what the machine has.
     """
 
     kind: ClassVar[str] = "serving"
@@ -169,6 +170,7 @@ class ServingTask:
     many: bool = False
     cached: bool = True
     vacant: bool = False
+    limited: bool = False
 
 
 @dataclass(frozen=True, slots=True)
