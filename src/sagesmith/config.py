@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -153,6 +152,8 @@ class Settings:
         """
         values: dict[str, Any] = {}
         if home.config.is_file():
+            import tomllib  # no server without a file needs it
+
             try:
                 values.update(tomllib.loads(home.config.read_text("utf-8")))
             except tomllib.TOMLDecodeError as error:

@@ -19,7 +19,8 @@ from sagesmith.aws._timestamps import http_date, iso8601, iso8601_millis, parse_
 
 __all__ = ["Node", "XmlWriter", "escape", "parse_xml", "read_scalar", "read_xml", "scalar_text"]
 
-_FORBIDDEN: Final = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# What XML 1.0 does not allow, said so: the ranges of what it allows take 10 ms to compile.
+_FORBIDDEN: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
 class Node:

@@ -6,10 +6,13 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.models import CommandInfo
 
 from sagesmith import __version__
 from sagesmith.cli._client import AwsOption, exit_code
@@ -35,8 +38,8 @@ app = typer.Typer(
 for _command in (train, jobs, deploy, predict, transform, endpoints, rm):
     app.command(rich_help_panel="Train and serve")(_command)
 app.command("stop", rich_help_panel="Train and serve")(stop_jobs)
-app.add_typer(images)
-app.add_typer(notebook)
+app.add_typer(images, name="images")
+app.add_typer(notebook, name="notebook")
 
 HomeOption = Annotated[
     Path | None,
@@ -49,7 +52,7 @@ HomeOption = Annotated[
 def main() -> None:
     """Run the command line; the sentences of expected faults go to standard error with exit code 1."""
     try:
-        app()
+        _only(app, sys.argv[1:])()
     except (NotRunning, SettingsError) as fault:
         _fail(str(fault))
     except KeyboardInterrupt:
@@ -66,6 +69,21 @@ def main() -> None:
             _say(f"  {line}")
         _say(f"sagesmith: {fault}")
         sys.exit(exit_code(fault))
+
+
+def _only(commands: typer.Typer, words: Sequence[str]) -> typer.Typer:
+    """Return *commands* with none but the one that *words* begin with, or as they are if they begin with none.
+
+    Before it runs one, Typer looks at every parameter of all, which takes longer than most commands do.
+    """
+    wanted = copy(commands)
+    wanted.registered_commands = [each for each in commands.registered_commands if _name(each) == words[:1]]
+    wanted.registered_groups = [each for each in commands.registered_groups if [each.name] == words[:1]]
+    return wanted if wanted.registered_commands or wanted.registered_groups else commands
+
+
+def _name(command: CommandInfo) -> list[str]:
+    return [command.name or str(getattr(command.callback, "__name__", ""))]
 
 
 def _fail(sentence: str) -> NoReturn:

@@ -7,10 +7,8 @@ builds of torch, and else uv takes it from PyTorch's own indexes, the one of the
 
 from __future__ import annotations
 
-import configparser
 import contextlib
 import os
-import platform
 import re
 import shutil
 import sys
@@ -74,6 +72,8 @@ def _pip_files(environ: Mapping[str, str]) -> list[Path]:
 
 
 def _pip_configuration(files: Iterable[Path]) -> dict[str, str]:
+    import configparser
+
     parser = configparser.RawConfigParser()
     with contextlib.suppress(configparser.Error, UnicodeDecodeError):
         parser.read(files, encoding="utf-8")
@@ -156,7 +156,7 @@ _BESIDE_TORCH: Final = ("torchvision", "torchaudio")
 
 def _builds(name: str, folders: Iterable[Path]) -> list[str]:
     """Return the versions of *name* for this Python among the wheels in *folders*."""
-    python, machine = f"cp{sys.version_info.major}{sys.version_info.minor}", platform.machine()
+    python, machine = f"cp{sys.version_info.major}{sys.version_info.minor}", os.uname().machine
     found = []
     for folder in folders:
         for wheel in sorted(folder.glob(f"{name}-*.whl")) if folder.parts else ():

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Final
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 __all__ = ["Schedule", "ScheduleError"]
 
@@ -49,10 +48,7 @@ class Schedule:
         Raises:
             ScheduleError: it is none.
         """
-        try:
-            zone: tzinfo = ZoneInfo(timezone) if timezone else UTC
-        except (ZoneInfoNotFoundError, ValueError, OSError):
-            raise ScheduleError(f"The time zone {timezone!r} is not known.") from None
+        zone = _zone(timezone) if timezone else UTC
         form = _FORM.fullmatch(text.strip())
         if form is None:
             raise ScheduleError(
@@ -109,6 +105,15 @@ class Schedule:
                             return found.timestamp()
             day += timedelta(days=1)
         return None
+
+
+def _zone(name: str) -> tzinfo:
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ScheduleError(f"The time zone {name!r} is not known.") from None
 
 
 def _field(text: str, name: str, least: int, most: int, words: Mapping[str, int]) -> frozenset[int]:

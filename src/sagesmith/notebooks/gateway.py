@@ -8,7 +8,6 @@ requests that change something, and of WebSockets, is compared here.
 
 from __future__ import annotations
 
-import html
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
@@ -210,6 +209,8 @@ def _refusal(name: str) -> Answer:
 
 
 def _page(status: int, title: str, sentence: str) -> Answer:
+    import html
+
     text = (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(title)}</title>"
         f"<main><h1>{html.escape(title)}</h1><p>{html.escape(sentence)}</p></main></html>"

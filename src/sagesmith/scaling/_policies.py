@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from statistics import fmean
 from typing import Any
 
 from sagesmith.lifecycle.scaling import Cooldown, Step, StepPolicy, TargetPolicy
@@ -78,4 +77,4 @@ def _aggregate(kind: str, values: Sequence[float], default: float) -> float:
         return default
     if kind == "Minimum":
         return min(values)
-    return max(values) if kind == "Maximum" else fmean(values)
+    return max(values) if kind == "Maximum" else math.fsum(values) / len(values)
