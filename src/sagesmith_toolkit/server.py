@@ -16,13 +16,14 @@ Answers that may come in parts (`streams`) are made one by one, beside the batch
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
+import queue
 import signal
 import sys
 import threading
 import traceback
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Callable, Mapping, NamedTuple, Protocol, Sequence, Tuple
 
@@ -124,7 +125,7 @@ class ModelServer:
         blocking = bool(getattr(predictor, "blocking", False))
         self._parallel: int = getattr(predictor, "parallel", 1) if blocking else 1
         self._one_by_one = blocking and bool(getattr(predictor, "one_by_one", False))
-        self._thread = ThreadPoolExecutor(self._parallel, "predict") if blocking else None
+        self._threads = _Threads(self._loop, self._parallel) if blocking else None
         self._waiting: list[_Item] = []
         self._scheduled = False
         self._running = 0
@@ -178,8 +179,8 @@ class ModelServer:
         if self._connections and self._loop.time() < self._drain_until:  # they still send
             self._loop.call_later(_QUIET_S / 10, self._end_when_closed)
             return
-        if self._thread is not None:
-            self._thread.shutdown(wait=False)
+        if self._threads is not None:
+            self._threads.end()
         if os.path.exists(self._socket_path):
             os.unlink(self._socket_path)
         self._closed.set_result(None)
@@ -257,11 +258,10 @@ class ModelServer:
 
     def run(self, work: Callable[[], Made], then: Callable[[Made], None]) -> None:
         """Do *work*, a part of a stream, where the predictor is called; then tell *then*."""
-        if self._thread is None:
+        if self._threads is None:
             self._loop.call_soon(lambda: then(work()))
         elif not self._closed.done():
-            future = self._loop.run_in_executor(self._thread, work)
-            future.add_done_callback(lambda done: then(done.result()))
+            self._threads.run(work, then)
 
     # ---- batches ---------------------------------------------------------------------------------------
 
@@ -278,15 +278,14 @@ class ModelServer:
         if not batch:  # who asked has gone
             return
         self._running += 1
-        if self._thread is None:
+        if self._threads is None:
             self._answer(batch, self._frames(batch))
             return
         if self._one_by_one and len(batch) > 1:
-            future = self._loop.run_in_executor(self._thread, self._frames_one_by_one, batch)
-            future.add_done_callback(lambda done: self._answer(batch[-1:], done.result()))
+            work, answered = functools.partial(self._frames_one_by_one, batch), batch[-1:]
         else:
-            future = self._loop.run_in_executor(self._thread, self._frames, batch)
-            future.add_done_callback(lambda done: self._answer(batch, done.result()))
+            work, answered = functools.partial(self._frames, batch), batch
+        self._threads.run(work, functools.partial(self._answer, answered))
         self._schedule()
 
     def _take(self) -> list[_Item]:
@@ -313,7 +312,7 @@ class ModelServer:
             if len(responses) != len(batch):
                 raise RuntimeError(f"the predictor gave {len(responses)} responses to {len(batch)} requests")
             return list(map(self._encode, [item[1] for item in batch], responses))
-        except Exception as error:  # the predictor is other people's code
+        except (Exception, SystemExit) as error:  # the predictor is other people's code
             if len(batch) > 1:
                 return [self._frames([item])[0] for item in batch]
             traceback.print_exc(file=sys.stderr)
@@ -374,6 +373,38 @@ class ModelServer:
         self._waiting[:] = [item for item in self._waiting if item[0] is not connection]
         for stream in connection.streams.values():
             stream.stop()
+
+
+class _Threads:
+    """Threads that do what they are given in its order, and tell the loop.
+
+    A `ThreadPoolExecutor` makes a future with a lock of its own for each piece of work, and the loop another beside it; and
+    the end of the process waits for its threads, whatever they do.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, count: int) -> None:
+        self._tell = loop.call_soon_threadsafe
+        self._work: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._count = count
+        for _ in range(count):
+            threading.Thread(target=self._serve, name="predict", daemon=True).start()
+
+    def run(self, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
+        """Do *work*, which raises nothing, and call *then* on the loop with what it returns."""
+        self._work.put((work, then))
+
+    def end(self) -> None:
+        """Let the threads end after what they were given."""
+        for _ in range(self._count):
+            self._work.put(None)
+
+    def _serve(self) -> None:
+        for work, then in iter(self._work.get, None):
+            result = work()
+            try:
+                self._tell(then, result)
+            except RuntimeError:  # the loop is closed: it waited for this work as long as it may
+                return
 
 
 class _Streams:

@@ -100,7 +100,7 @@ class Stream:
                 if piece:
                     return Made(0, piece)
             return Made(self._answer.status, b"")
-        except Exception as error:  # the predictor is other people's code
+        except (Exception, SystemExit) as error:  # the predictor is other people's code
             traceback.print_exc(file=sys.stderr)
             sys.stderr.flush()
             return Made(500, ("%s: %s" % (type(error).__name__, error)).encode())
