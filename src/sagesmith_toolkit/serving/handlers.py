@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Callable, Dict, Mapping, Tuple
 
-from sagesmith_toolkit.serving import codecs
+from sagesmith_toolkit.serving import batching, codecs
 
 __all__ = ["Handlers", "ModelError", "handlers_of"]
 
@@ -52,6 +52,18 @@ class Handlers:
         """Return *prediction* as *accept*."""
         return codecs.encode(prediction, accept)
 
+    def predicts_row_by_row(self, model: Any) -> bool:
+        """Return whether what `predict_fn` says of a row is the same, whatever rows are beside it."""
+        return batching.predicts_row_by_row(model)
+
+    def read_rows(self, body: Any, content_type: str) -> Any:
+        """Return what `input_fn` does, in a form in which those of several requests can be stacked."""
+        return self.input_fn(body, content_type)
+
+    def predict_rows(self, rows: Any, model: Any) -> Any:
+        """Return what `predict_fn` says of *rows*, which `read_rows` read."""
+        return self.predict_fn(rows, model)
+
 
 class XGBoostHandlers(Handlers):
     """XGBoost: a Booster from ``xgboost-model``, in any form that it was ever saved in."""
@@ -77,18 +89,29 @@ class XGBoostHandlers(Handlers):
 
     def input_fn(self, body: Any, content_type: str) -> Any:
         """Return a DMatrix of *body*: CSV, LIBSVM, or an array."""
-        xgboost = importlib.import_module("xgboost")
+        return _dmatrix(self.read_rows(body, content_type))
+
+    def read_rows(self, body: Any, content_type: str) -> Any:
+        """Return the array in *body*, but a DMatrix of LIBSVM."""
         if codecs.media_type(content_type) in ("text/libsvm", "text/x-libsvm"):
             with tempfile.NamedTemporaryFile("wb", suffix=".libsvm") as file:
                 file.write(body if isinstance(body, bytes) else body.encode())
                 file.flush()
-                return xgboost.DMatrix(file.name + "?format=libsvm")
+                return _dmatrix(file.name + "?format=libsvm")
         data = super().input_fn(body, content_type)
-        return xgboost.DMatrix(data.reshape(1, -1) if data.ndim == 1 else data)
+        return data.reshape(1, -1) if data.ndim < 2 else data
 
     def predict_fn(self, data: Any, model: Any) -> Any:
         """Return the Booster's prediction."""
         return model.predict(data, validate_features=False)
+
+    def predicts_row_by_row(self, model: Any) -> bool:
+        """Return True for a Booster."""
+        return type(model).__module__.startswith("xgboost.")
+
+    def predict_rows(self, rows: Any, model: Any) -> Any:
+        """Return the Booster's prediction for an array, or a DMatrix."""
+        return self.predict_fn(_dmatrix(rows), model)
 
 
 class PyTorchHandlers(Handlers):
@@ -140,6 +163,12 @@ def handlers_of(framework: str) -> Handlers:
         found: Handlers = getattr(importlib.import_module(module), name)()
         return found
     return _FRAMEWORKS.get(framework, Handlers)()
+
+
+def _dmatrix(data: Any) -> Any:
+    """Return the DMatrix of an array or a file; one that is a DMatrix already as it is."""
+    matrix = importlib.import_module("xgboost").DMatrix
+    return data if isinstance(data, matrix) else matrix(data)
 
 
 def _torch_device(torch: Any) -> Any:

@@ -32,7 +32,6 @@ class WorkerPool:
     """
 
     blocking = True
-    one_by_one = True
 
     def __init__(self, make: Callable[[], Predictor], count: int) -> None:
         self.parallel = count
@@ -40,7 +39,7 @@ class WorkerPool:
         self._free: queue.Queue[_Worker] = queue.Queue()
         workers = [_Worker(make) for _ in range(count)]
         for worker in workers:
-            worker.wait_ready()
+            self.one_by_one = worker.wait_ready()
             self._free.put(worker)
 
     def predict(self, requests: Sequence[Request]) -> Sequence[Response]:
@@ -93,9 +92,10 @@ class _Worker:
         self.ended = False
         inside.close()
 
-    def wait_ready(self) -> None:
+    def wait_ready(self) -> bool:
+        """Return whether its predictor wants requests one by one."""
         try:
-            self._pipe.recv()
+            return bool(self._pipe.recv())
         except (EOFError, OSError):
             raise ModelError("A worker did not start: exit code %s." % self.end()) from None
 
@@ -154,7 +154,7 @@ def _work(make: Callable[[], Predictor], pipe: Connection) -> None:
     except ModelError as error:
         print("ERROR: %s" % error, file=sys.stderr, flush=True)
         sys.exit(1)
-    pipe.send("ready")
+    pipe.send(bool(getattr(predictor, "one_by_one", False)))
     streams = _Streams(predictor)
     while True:
         try:
