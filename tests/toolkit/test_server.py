@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import struct
@@ -299,11 +300,15 @@ serve(Echo(), sys.argv[1])
 async def test_sigterm_ends_the_process_with_exit_code_0(tmp_path: Path) -> None:
     path = str(tmp_path / "m.sock")
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", SERVER, path)
-    for _ in range(500):
-        if os.path.exists(path):
+    client = None
+    for _ in range(1000):
+        with contextlib.suppress(
+            FileNotFoundError, ConnectionRefusedError
+        ):  # not there; or there, and not listening yet
+            client = await connect(path)
             break
         await asyncio.sleep(0.01)
-    client = await connect(path)
+    assert client is not None
     client.writer.write(frame(1, b"hello"))
     assert (await client.answers(1))[0][3] == b"hello"
     process.send_signal(signal.SIGTERM)
