@@ -23,6 +23,9 @@ _PIECE = 1 << 16
 _KERNELS = ("python3", "conda_python3")
 """AWS's notebooks name the second."""
 
+_SETTINGS = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}
+"""JupyterLab's defaults that are others here: nobody is asked whether to read news, which would come from elsewhere."""
+
 _PIP = """#!{python}
 import sys
 from pip._internal.cli.main import main
@@ -75,7 +78,7 @@ def _own_python() -> Dict[str, str]:
     """Make the notebook's own environment if it is not there, and return the variables that lead to it."""
     home = os.environ["HOME"]
     prefix = os.path.join(home, ".notebook")
-    programs = os.path.join(prefix, "bin")
+    programs, config = os.path.join(prefix, "bin"), os.path.join(prefix, "etc", "jupyter")
     python = os.path.join(programs, "python")
     if not os.path.exists(os.path.join(prefix, "pyvenv.cfg")):
         version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
@@ -105,13 +108,15 @@ def _own_python() -> Dict[str, str]:
                 "metadata": {"debugger": True},
             }
             _write(os.path.join(folder, "kernel.json"), json.dumps(spec))
+        os.makedirs(os.path.join(config, "labconfig"))
+        _write(os.path.join(config, "labconfig", "default_setting_overrides.json"), json.dumps(_SETTINGS))
         _write(
             os.path.join(prefix, "pyvenv.cfg"),
             f"home = {os.path.dirname(real)}\nversion = {sys.version.split()[0]}\n",
         )
     path = os.pathsep.join([programs, os.path.dirname(sys.executable), os.environ.get("PATH", "")])
     data = os.path.join(prefix, "share", "jupyter")
-    return {"PATH": path, "VIRTUAL_ENV": prefix, "JUPYTER_PATH": data}
+    return {"PATH": path, "VIRTUAL_ENV": prefix, "JUPYTER_PATH": data, "JUPYTER_CONFIG_PATH": config}
 
 
 def _write(path: str, text: str, mode: int = 0o644) -> None:

@@ -19,7 +19,7 @@ import pytest
 
 from tests.e2e.served import free_port
 
-__all__ = ["Browser", "browser"]
+__all__ = ["Browser", "browser", "log_in"]
 
 _ELEMENT: Final = "element-6066-11e4-a52e-4f735466cecf"
 
@@ -88,6 +88,15 @@ class Browser:
             self._do("POST", f"/element/{element}/clear", {})
         self._do("POST", f"/element/{element}/value", {"text": text})
 
+    def cookie(self, name: str) -> str:
+        """Return the value of a cookie that goes with this page's requests, whoever may read it; "" for none."""
+        found = self._do("GET", "/cookie")
+        return next((str(each["value"]) for each in found if each["name"] == name), "")
+
+    def put_cookie(self, name: str, value: str) -> None:
+        """Give the browser a cookie for the whole of this page's address."""
+        self._do("POST", "/cookie", {"cookie": {"name": name, "value": value, "path": "/"}})
+
     def accept(self) -> None:
         """Say yes to the question that the page asks."""
         self._do("POST", "/alert/accept", {})
@@ -138,6 +147,16 @@ class Browser:
     def close(self) -> None:
         """End it."""
         self._do("DELETE", "")
+
+
+def log_in(window: Browser, page: str, key_id: str, secret: str) -> None:
+    """Go to a page of the console, which asks for the keys, and give them; return when it shows what follows."""
+    window.open(page)
+    assert window.url.endswith("/login")
+    window.type("#key_id", key_id)
+    window.type("#secret", secret)
+    window.click("main button")
+    window.wait("h1", "Overview")
 
 
 @contextmanager

@@ -15,12 +15,13 @@ from typing import Any
 
 import pytest
 
-from tests.console.browser import browser
+from tests.console.browser import Browser, browser, log_in
 from tests.e2e.notebook import Lab, wait_for
 from tests.e2e.served import SAGESMITH, Served, wait_until
 
 GROUP = "/aws/sagemaker/NotebookInstances"
 NAME = "notebook-one"
+CONSOLE = "/_sagesmith/console"
 ON_CREATE = "#!/bin/bash\nset -e\necho once >> /home/ec2-user/SageMaker/ran.txt\necho created by $(whoami)\n"
 ON_START = (
     "sudo -u ec2-user -i <<'EOF'\necho start >> SageMaker/ran.txt || echo start >> ~/SageMaker/ran.txt\nEOF\n"
@@ -54,6 +55,13 @@ def remove(served: Served, name: str) -> None:
         wait_for(sagemaker, name, "Stopped")
     sagemaker.delete_notebook_instance(NotebookInstanceName=name)
     wait_until(lambda: name not in _names(sagemaker), timeout_s=30, what=f"{name} is deleted")
+
+
+def press_open(window: Browser) -> None:
+    """Open the notebook from the console's list, in the same tab."""
+    form = f"form[action$='{NAME}/open']"
+    window.run("document.querySelector(arguments[0]).removeAttribute('target')", form)
+    window.click(f"{form} button")
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
@@ -205,25 +213,73 @@ def test_a_person_runs_a_cell_in_a_browser(served: Served, notebook: Lab) -> Non
     run = "[data-command='notebook:run-cell-and-select-next']"
     keys = json.loads((served.home / "credentials.json").read_text("utf-8"))
     with browser() as window:
-        window.open(f"{served.url}/_sagesmith/console/notebooks")
-        window.type("#key_id", keys["AccessKeyId"])
-        window.type("#secret", keys["SecretAccessKey"])
-        window.click("main button")
-        window.wait("h1", "Overview")
+        log_in(window, f"{served.url}{CONSOLE}/notebooks", keys["AccessKeyId"], keys["SecretAccessKey"])
         window.click("nav a[href$='/notebooks']")
         window.wait("main table", NAME)
         assert "InService" in window.text("main table")
         assert window.accessibility() == []
         assert window.errors() == []
-        form = f"form[action$='{NAME}/open']"
-        window.run("document.querySelector(arguments[0]).removeAttribute('target')", form)  # in this tab
-        window.click(f"{form} button")
+        press_open(window)
         wait_until(lambda: "/lab" in window.url, timeout_s=60, what="the notebook is open")
         window.open(f"{served.url}{notebook.base}lab/tree/cell.ipynb")
         window.wait(".jp-Notebook", "print", timeout_s=120)
         window.wait("#jp-main-statusbar", "conda_python3 | Idle", timeout_s=120)
         window.click(run)
         window.wait(".jp-OutputArea-output", "42", timeout_s=60)
+        assert "Jupyter news" not in window.text(), "nobody is asked whether to fetch news from elsewhere"
+
+
+def test_another_persons_browser_is_kept_out(served: Served, notebook: Lab) -> None:
+    """What the owner's browser may, another's may not: neither by the console nor with what one sees of the owner."""
+    keys, iam = json.loads((served.home / "credentials.json").read_text("utf-8")), served.client("iam")
+    iam.create_user(UserName="onlooker")
+    may_look = {
+        "Version": "2012-10-17",
+        "Statement": [{"Effect": "Allow", "Action": "sagemaker:List*", "Resource": "*"}],
+    }
+    iam.put_user_policy(UserName="onlooker", PolicyName="look", PolicyDocument=json.dumps(may_look))
+    key = iam.create_access_key(UserName="onlooker")["AccessKey"]
+    console, lab = f"{served.url}{CONSOLE}/notebooks", f"{served.url}{notebook.base}lab"
+    presigned = served.client("sagemaker").create_presigned_notebook_instance_url(NotebookInstanceName=NAME)
+    with browser() as owner, browser() as onlooker:
+        owner.open(f"{presigned['AuthorizedUrl']}&view=lab")
+        assert owner.url.startswith(lab)
+        assert "sagesmith-notebook" not in owner.run("return document.cookie"), "no script sees the session"
+
+        onlooker.open(console)
+        onlooker.type("#key_id", key["AccessKeyId"])
+        onlooker.type("#secret", keys["SecretAccessKey"])
+        onlooker.click("main button")
+        onlooker.wait("section [role=alert]", "secret key is not the access key's")
+        log_in(onlooker, console, key["AccessKeyId"], key["SecretAccessKey"])
+        assert _refusals(onlooker) == 1
+        onlooker.open(console)
+        onlooker.wait("main table", NAME)
+        assert onlooker.errors() == []
+        press_open(onlooker)
+        onlooker.wait("h1", "Forbidden")
+        assert "sagemaker:CreatePresignedNotebookInstanceUrl" in onlooker.text("main .wrong:not([hidden])")
+        assert onlooker.accessibility() == []
+
+        onlooker.open(lab)
+        onlooker.wait("h1", "Not logged in")
+        onlooker.open(presigned["AuthorizedUrl"])
+        onlooker.wait("h1", "Not logged in")
+        _, _, ticket = presigned["AuthorizedUrl"].rpartition("authToken=")
+        assert ticket
+        onlooker.put_cookie("sagesmith-notebook", ticket)
+        onlooker.open(lab)
+        onlooker.wait("h1", "Not logged in")
+        session = owner.cookie("sagesmith-notebook")
+        elsewhere = notebook.base.replace(NAME, "notebook-two")
+        assert session
+        onlooker.put_cookie("sagesmith-notebook", session[:-1] + ("0" if session[-1] != "0" else "1"))
+        onlooker.open(lab)
+        onlooker.wait("h1", "Not logged in")
+        owner.open(f"{served.url}{elsewhere}lab")
+        owner.wait("h1", "Not logged in")
+        assert owner.cookie("sagesmith-notebook") == "", "a session is for its own notebook's path"
+        assert _refusals(onlooker) == 5
 
 
 def test_a_notebook_outlives_the_server(served: Served, notebook: Lab) -> None:
@@ -284,6 +340,13 @@ def test_what_prevents_a_start_is_said(served: Served, notebook: Lab) -> None:
         found = wait_until(partial(_failed, sagemaker, name), timeout_s=60, what=f"{name} is Failed")
         assert reason in found["FailureReason"]
         remove(served, name)
+
+
+def _refusals(window: Browser) -> int:
+    """Return how many pages the browser was refused since the last call; fail if it complained of anything else."""
+    complaints = window.errors()
+    assert all("status of 403" in line for line in complaints), complaints
+    return len(complaints)
 
 
 def _names(sagemaker: Any) -> list[str]:

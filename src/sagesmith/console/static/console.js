@@ -7,6 +7,9 @@ if (place) {
     for (const [id, html] of Object.entries(JSON.parse(event.data))) {
       const element = document.getElementById(id);
       if (!element) continue;
+      const fresh = document.createElement("template");
+      fresh.innerHTML = html;
+      if (fresh.innerHTML === element.innerHTML) continue; // else what one is about to click, or has marked, would be lost
       const chosen = new Set([...element.querySelectorAll("input:checked")].map((box) => box.value));
       const scrolled = [...element.querySelectorAll("[data-tail]")].map((tail) =>
         tail.scrollTop + tail.clientHeight < tail.scrollHeight - 4 ? tail.scrollTop : null);
