@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from sagesmith import Estimator, Session
-from tests.console.browser import Browser, browser
+from tests.console.browser import Browser, browser, log_in
 from tests.e2e.served import Served
 
 CONSOLE = "/_sagesmith/console"
@@ -87,15 +87,12 @@ def trained(served: Served) -> Iterator[Estimator]:
 def window(served: Served, keys: dict[str, str]) -> Iterator[Browser]:
     with browser() as found:
         found.open(f"{served.url}{CONSOLE}/")
-        assert found.url.endswith("/login")
         found.type("#key_id", keys["key_id"])
         found.type("#secret", "wrong" * 8)
         found.click("main button")
         found.wait("section [role=alert]", "secret key is not the access key's")
         found.errors()  # the refused login is one, rightly
-        found.type("#secret", keys["secret"])
-        found.click("main button")
-        found.wait("h1", "Overview")
+        log_in(found, f"{served.url}{CONSOLE}/", keys["key_id"], keys["secret"])
         yield found
 
 
@@ -157,6 +154,7 @@ def test_every_page(served: Served, trained: Estimator, window: Browser) -> None
         "overview": "/", "jobs": "/jobs", "job": f"/jobs/{job}", "clone": f"/jobs/{job}/clone", "none": "/jobs?name=zzz",
         "compare": f"/compare?job={job}&job=other-job", "models": "/models", "endpoints": "/endpoints",
         "endpoint": f"/endpoints/{trained.predictor.name}", "transforms": "/transforms", "transform": "/transforms/scored",
+        "transform-clone": "/transforms/scored/clone",
         "model": f"/models/{model}", "buckets": "/s3", "folder": "/s3/console-test",
         "many": "/s3/console-test?prefix=many/", "empty": "/s3/console-empty",
         "object": f"/s3/console-test/object?key={job}/input/train/train.parquet", "notebooks": "/notebooks", "settings": "/settings",
@@ -253,6 +251,18 @@ def test_a_transform_job_is_watched_and_stopped(served: Served, trained: Estimat
     window.click("form[data-sure] button")
     window.accept()
     window.wait("#status", "Stopped", timeout_s=90)
+    window.open(f"{served.url}{CONSOLE}/transforms/scored")
+    window.click("a[href$=clone]")
+    window.type("#new_name", "scored-again")
+    window.type("#output", "s3://console-test/again")
+    window.click("main form button")
+    window.wait("h1", "scored-again")
+    window.wait("#status", "Completed", timeout_s=90)
+    job = [
+        served.client("sagemaker").describe_transform_job(TransformJobName=n)
+        for n in ("scored", "scored-again")
+    ]
+    assert job[0]["TransformInput"] == job[1]["TransformInput"]
     window.open(f"{served.url}{CONSOLE}/transforms/scored")
     window.click("#outputs a")
     window.wait("main", "rows.csv.out")

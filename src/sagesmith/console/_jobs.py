@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from sagesmith.console._again import new_name, whole
 from sagesmith.console._http import Answer, path_of, redirect
 from sagesmith.console._log import LogTail
 from sagesmith.console._pages import Context, Live, Pages, fragment
-from sagesmith.sdk import Chart, SdkError, Session, TrainingJob
+from sagesmith.sdk import Chart, Session, TrainingJob
 from sagesmith.sdk._catalog import algorithm_of
 from sagesmith.sdk._logs import TRAINING_JOBS, LogReader
 from sagesmith.sdk._metrics import Metrics
@@ -139,10 +139,8 @@ def stop(context: Context) -> Answer:
 def clone_form(context: Context) -> Answer:
     """The form to run a job again, with other hyperparameters."""
     found = context.call("sagemaker", "describe_training_job", TrainingJobName=context.names["name"])
-    base = context.names["name"][:44].rstrip("-")
-    return context.page(
-        "clone.html", f"Clone {context.names['name']}", job=found, new_name=f"{base}-{int(time.time())}"
-    )
+    name = context.names["name"]
+    return context.page("clone.html", f"Clone {name}", job=found, new_name=new_name(name))
 
 
 @pages.page("POST", "/jobs/{name}/clone")
@@ -163,18 +161,11 @@ def clone(context: Context) -> Answer:
     }
     request["ResourceConfig"] = {
         **found["ResourceConfig"], "InstanceType": context.request.one("instance_type"),
-        "InstanceCount": _whole(context.request.one("instance_count"), "The number of instances"),
+        "InstanceCount": whole(context, "instance_count", "The number of instances"),
     }  # fmt: skip
     new = context.request.one("new_name")
     context.call("sagemaker", "create_training_job", TrainingJobName=new, **request)
     return redirect(path_of("jobs", new))
-
-
-def _whole(text: str, what: str) -> int:
-    try:
-        return int(text)
-    except ValueError as error:
-        raise SdkError(f"{what} is a whole number, not {text!r}.") from error
 
 
 @pages.page("GET", "/compare")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from sagesmith.console._again import new_name, whole
 from sagesmith.console._http import Answer, path_of, redirect
 from sagesmith.console._log import LogTail
 from sagesmith.console._pages import Context, Live, Pages, fragment
@@ -19,6 +20,11 @@ pages = Pages()
 STATUSES: Final = ("InProgress", "Completed", "Failed", "Stopping", "Stopped")
 _ENDED: Final = ("Completed", "Failed", "Stopped")
 _OUTPUTS: Final = 20
+_ASKED: Final = (
+    "MaxConcurrentTransforms", "ModelClientConfig", "MaxPayloadInMB", "BatchStrategy", "Environment", "TransformInput",
+    "TransformOutput", "DataCaptureConfig", "TransformResources", "DataProcessing",
+)  # fmt: skip
+"""The members of CreateTransformJob that DescribeTransformJob echoes, beside the names."""
 
 
 def transforms(context: Context, request: Mapping[str, Any]) -> tuple[list[dict[str, Any]], str]:
@@ -132,3 +138,31 @@ def stop(context: Context) -> Answer:
     """Stop a job."""
     TransformJob(context.names["name"], session=context.visit.session).stop(wait=False)
     return redirect(path_of("transforms", context.names["name"], said="The job is stopping."))
+
+
+@pages.page("GET", "/transforms/{name}/clone")
+def clone_form(context: Context) -> Answer:
+    """The form to run a job again, with other data or another model. What it writes goes to a place of its own."""
+    name = context.names["name"]
+    found = context.call("sagemaker", "describe_transform_job", TransformJobName=name)
+    new, before = new_name(name), found["TransformOutput"]["S3OutputPath"].rstrip("/")
+    output = before.removesuffix(f"/{name}") + f"/{new}"
+    return context.page(
+        "clone_transform.html", f"Clone {name}", job=found, new_name=new, output=output,
+    )  # fmt: skip
+
+
+@pages.page("POST", "/transforms/{name}/clone")
+def clone(context: Context) -> Answer:
+    """Run a job again."""
+    found = context.call("sagemaker", "describe_transform_job", TransformJobName=context.names["name"])
+    request = {member: found[member] for member in _ASKED if member in found}
+    one, new = context.request.one, context.request.one("new_name")
+    request["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"] = one("source")
+    request["TransformOutput"]["S3OutputPath"] = one("output")
+    request["TransformResources"] |= {
+        "InstanceType": one("instance_type"),
+        "InstanceCount": whole(context, "instance_count", "The number of instances"),
+    }
+    context.call("sagemaker", "create_transform_job", TransformJobName=new, ModelName=one("model"), **request)
+    return redirect(path_of("transforms", new))
