@@ -17,24 +17,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from sagesmith.authority import Authority
-from sagesmith.connect import (
-    Upstream,
-    UpstreamRefused,
-    answer,
-    connect_target,
-    is_aws,
-    is_telemetry,
-    pipe_both,
-)
+from sagesmith.connect import Upstream, answer, is_aws, is_telemetry, pipe_both
+from sagesmith.tunnels import ESTABLISHED, HEAD_S, Stream, TunnelProxy
 
 __all__ = ["ConnectProxy", "Upstream", "run_behind_proxy"]
 
-_HEAD_TIMEOUT_S: Final = 60.0
-_CONNECT_TIMEOUT_S: Final = 30.0
 _PASSED_ON: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 
-class ConnectProxy:
+class ConnectProxy(TunnelProxy):
     """The proxy. Everything happens on the loop that `start` was called on.
 
     Args:
@@ -44,81 +35,36 @@ class ConnectProxy:
     """
 
     def __init__(self, authority: Authority, server: tuple[str, int], upstream: Upstream) -> None:
+        super().__init__(upstream)
         self._authority = authority
         self._server = server
-        self._upstream = upstream
-        self._listener: asyncio.Server | None = None
-        self._connections: set[asyncio.Task[None]] = set()
         self._to_server = authority.client_context()
 
     async def start(self) -> str:
         """Listen on a free port of the loopback and return the proxy's URL."""
-        self._listener = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self._listener = await asyncio.start_server(self.accept, "127.0.0.1", 0)
         port = self._listener.sockets[0].getsockname()[1]
         return f"http://127.0.0.1:{port}"
 
-    async def close(self) -> None:
-        """Stop listening and end every connection."""
-        if self._listener is not None:
-            self._listener.close()
-        for task in self._connections:
-            task.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        if task is not None:
-            self._connections.add(task)
-            task.add_done_callback(self._connections.discard)
-        try:
-            await self._serve(reader, writer)
-        except (OSError, EOFError, TimeoutError, asyncio.LimitOverrunError):
-            pass  # the client left, or sent what is no request; nobody is there to be told
-        except asyncio.CancelledError:
-            pass
-        finally:
-            writer.close()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), _HEAD_TIMEOUT_S)
-        target = connect_target(head)
-        if target is None:
-            await answer(
-                writer, "501 Not Implemented", "This proxy only opens tunnels (CONNECT) for HTTPS.\n"
-            )
-            return
-        host, port = target
+    async def tunnel(self, host: str, port: int, client: Stream) -> None:
+        """Lead AWS's hosts here and every other where it always led."""
         if port == 443 and is_aws(host):
-            await self._lead_here(host, reader, writer)
-            return
-        try:
-            far_reader, far_writer = await asyncio.wait_for(self._reach(host, port), _CONNECT_TIMEOUT_S)
-        except (OSError, TimeoutError, EOFError, UpstreamRefused) as error:
-            await answer(
-                writer,
-                "502 Bad Gateway",
-                f"Cannot reach {host}:{port}: {str(error) or 'it took too long'}.\n",
-            )
-            return
-        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        await pipe_both(reader, writer, far_reader, far_writer)
+            await self._lead_here(host, client)
+        else:
+            await self.pass_through(client, self.reach(host, port), f"{host}:{port}")
 
-    async def _reach(self, host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        if self._upstream.serves(host):
-            return await self._upstream.connect(host, port)
-        return await asyncio.open_connection(host, port)
-
-    async def _lead_here(self, host: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _lead_here(self, host: str, client: Stream) -> None:
         """End TLS as *host* and pipe what comes to the server."""
+        reader, writer = client
         context = await asyncio.to_thread(self._authority.leaf_context, host.lower())
-        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        writer.write(ESTABLISHED)
         await writer.start_tls(context)
         if is_telemetry(host):
-            await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), _HEAD_TIMEOUT_S)
+            await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), HEAD_S)
             await answer(writer, "404 Not Found", "Sagesmith keeps no telemetry.\n")
             return
         try:
-            far_reader, far_writer = await asyncio.open_connection(
+            far = await asyncio.open_connection(
                 *self._server, ssl=self._to_server, server_hostname=self._server[0]
             )
         except OSError as error:
@@ -126,7 +72,7 @@ class ConnectProxy:
                 writer, "503 Service Unavailable", f"The Sagesmith server does not answer: {error}\n"
             )
             return
-        await pipe_both(reader, writer, far_reader, far_writer)
+        await pipe_both(*client, *far)
 
 
 async def run_behind_proxy(
