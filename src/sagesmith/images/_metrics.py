@@ -21,10 +21,10 @@ __all__ = [
 
 # The evaluation metrics that the open XGBoost container lists for tuning.
 _XGBOOST_NAMES: Final = (
-    "accuracy", "auc", "aucpr", "balanced_accuracy", "error", "f1", "f1_binary", "f1_macro", "gamma-deviance",
-    "gamma-nloglik", "logloss", "mae", "map", "mape", "merror", "mlogloss", "mphe", "mse", "ndcg",
-    "poisson-nloglik", "precision", "precision_macro", "precision_micro", "r2", "recall", "recall_macro",
-    "recall_micro", "rmse", "rmsle", "tweedie-nloglik",
+    "accuracy", "auc", "aucpr", "balanced_accuracy", "cox-nloglik", "error", "f1", "f1_binary", "f1_macro",
+    "gamma-deviance", "gamma-nloglik", "logloss", "mae", "map", "mape", "merror", "mlogloss", "mphe", "mse",
+    "ndcg", "poisson-nloglik", "precision", "precision_macro", "precision_micro", "r2", "recall",
+    "recall_macro", "recall_micro", "rmse", "rmsle", "tweedie-nloglik",
 )  # fmt: skip
 
 # Not (\S+): a line has several values, and the TAB between them is visible text.
