@@ -103,6 +103,7 @@ class Parts:
     components: Components
     notebooks: Notebooks
     notebook_gateway: NotebookGateway
+    volumes: Volumes
     url: Callable[[], str]
     authorizer: iam.IamAuthorizer
     database_is_local: bool
@@ -160,6 +161,7 @@ def _handlers(parts: Parts) -> list[object]:
             notify_endpoint=parts.endpoints.notify,
             notify_component=parts.components.notify,
             notify_notebook=parts.notebooks.notify,
+            volume_bytes=parts.volumes.held_bytes,
             url=parts.url,
             check_instance_type=parts.fleet.shape,
             has_object=parts.objects.has,
@@ -362,7 +364,7 @@ async def _make_parts(home: Home, settings: Settings, stack: AsyncExitStack) -> 
     }
     scaler = Scaler(scaling, alarms, capacity)
     jobs = TrainingJobs(**common)
-    notebook_gateway = NotebookGateway()
+    notebook_gateway, volumes = NotebookGateway(), Volumes(home.notebooks)
     of_notebooks = {name: part for name, part in common.items() if name != "resolve"}
     return Parts(
         settings=settings,
@@ -386,8 +388,9 @@ async def _make_parts(home: Home, settings: Settings, stack: AsyncExitStack) -> 
         transform_jobs=TransformJobs(**common),
         endpoints=endpoints,
         components=components,
-        notebooks=Notebooks(table=notebook_gateway, volumes=Volumes(home.notebooks), **of_notebooks),
+        notebooks=Notebooks(table=notebook_gateway, volumes=volumes, **of_notebooks),
         notebook_gateway=notebook_gateway,
+        volumes=volumes,
         url=lambda: server().url,
         authorizer=iam.IamAuthorizer(
             identities,

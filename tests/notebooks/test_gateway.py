@@ -231,6 +231,13 @@ def test_a_volume_is_made_once_with_examples_and_removed(folder: Path) -> None:
     (volume / "mine.txt").touch()
     assert volumes.ensure("nb-1") == volume
     assert (volume / "mine.txt").exists()
+    before = volumes.held_bytes("nb-1")
+    (volume / "data").mkdir()
+    (volume / "data" / "large").write_bytes(b"x" * 1_000_000)
+    (volume / "data" / "again").hardlink_to(volume / "data" / "large")
+    (volume / "data" / "around").symlink_to(volume)
+    assert 1_000_000 <= volumes.held_bytes("nb-1") - before < 1_100_000
+    assert volumes.held_bytes("none") == 0
     volumes.remove("nb-1")
     volumes.remove("nb-1")
     assert not list((folder / "notebooks").iterdir())

@@ -47,6 +47,7 @@ def call(resources: Resources, notified: list[str]) -> Direct:
         notify_job=notified.append,
         notify_endpoint=notified.append,
         notify_notebook=notified.append,
+        volume_bytes=lambda uid: 6 << 30,
         check_instance_type=describe,
         has_object=lambda bucket, key: True,
         default_role_arn=ROLE,
@@ -132,6 +133,8 @@ def test_statuses_allow_what_they_allow_on_aws(call: Direct, resources: Resource
     call("StopNotebookInstance", **named)
     assert call("DescribeNotebookInstance", **named)["NotebookInstanceStatus"] == "Stopping"
     happens(resources, "one", Released)
+    refused(call, "StartNotebookInstance", r"holds 6\.0 GB, more than its VolumeSizeInGB of 5", **named)
+    call("UpdateNotebookInstance", **named, VolumeSizeInGB=6)
     call("StartNotebookInstance", **named)
     assert call("DescribeNotebookInstance", **named)["NotebookInstanceStatus"] == "Pending"
 

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -266,21 +266,31 @@ def _with_public_roots(ca_file: str) -> str:
     return bundle if ca_file and os.path.exists(bundle) else ca_file
 
 
-async def watch_utilization(host: Host, container: Container) -> None:
-    """Say what *container* uses: soon after its start, then every minute. Runs until cancelled."""
+async def watch_utilization(
+    host: Host, container: Container, disk: Callable[[], Awaitable[float]] | None = None
+) -> None:
+    """Say what *container* uses: soon after its start, then every minute. Runs until cancelled.
+
+    *disk* returns how full that is where it writes, in percent; without it that is the machine's disk.
+    """
     used, at = container.usage().cpu_s, time.monotonic()
     memory = host.spec.memory_bytes or 1
     pause, later = _UTILIZATION_S
     while True:
         await asyncio.sleep(pause)
         usage, now = container.usage(), time.monotonic()
-        disk = shutil.disk_usage(host.folder)
+        full = await disk() if disk is not None else _percent_of_disk(host.folder)
         host.link.send(
             Utilization(
                 cpu=max(0.0, 100 * (usage.cpu_s - used) / (now - at)),
                 memory=100 * usage.memory_bytes / memory,
-                disk=100 * disk.used / disk.total,
+                disk=full,
                 time=time.time(),
             )
         )
         used, at, pause = usage.cpu_s, now, later
+
+
+def _percent_of_disk(folder: Path) -> float:
+    found = shutil.disk_usage(folder)
+    return 100 * found.used / found.total

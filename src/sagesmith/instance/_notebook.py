@@ -12,6 +12,7 @@ import contextlib
 import os
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -39,6 +40,7 @@ from sagesmith.instance.spec import (
     Stage,
     Unhealthy,
 )
+from sagesmith.instance.volume import GIB, held_bytes
 from sagesmith_toolkit.sockets import unix_address
 
 __all__ = ["Notebook"]
@@ -76,6 +78,7 @@ class Notebook:
         self._host = host
         self._task = task
         self._ending = asyncio.Event()
+        self._overfull = False
         self._door = Door(
             host.spec.server.url, internet=task.internet, upstream=Upstream.from_environ(os.environ)
         )
@@ -184,7 +187,9 @@ class Notebook:
             Path(self._host.socket).unlink(missing_ok=True)
             began = time.monotonic()
             container = await self._host.start(plan, log)
-            using = asyncio.create_task(watch_utilization(self._host, container))
+            using = asyncio.create_task(
+                watch_utilization(self._host, container, partial(self._volume_percent, log))
+            )
             try:
                 ready, reason = await self._once(container)
             finally:
@@ -203,6 +208,19 @@ class Notebook:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._ending.wait(), pause)
         return Finished()
+
+    async def _volume_percent(self, log: LogShipper) -> float:
+        """Return how full the volume is, and note in the log when it has become fuller than full."""
+        size = self._task.volume_bytes
+        held = await asyncio.to_thread(held_bytes, Path(self._task.volume))
+        if size and held > size and not self._overfull:
+            log.note(
+                f"The volume holds {held / GIB:.1f} GB, and VolumeSizeInGB says {size // GIB}. Remove files, or have it "
+                "raised while the notebook instance is stopped (UpdateNotebookInstance): with more than it may hold it "
+                "is not started again."
+            )
+        self._overfull = bool(size) and held > size
+        return 100 * held / size if size else 0.0
 
     async def _once(self, container: Container) -> tuple[bool, str]:
         """Watch one JupyterLab until it ends or must; return whether it was ready, and why it is over."""

@@ -229,6 +229,7 @@ class NotebookTask:
     server by. `on_create` (run until it has once succeeded, which `created` says) and `on_start` are shell scripts,
     "" for none; `config_arn` is the lifecycle configuration that they are of. Clones of `repositories` are put into
     the volume; JupyterLab opens in the first if `opens_first`. Without `internet` nothing but the server is reached.
+    More than `volume_bytes` in the volume is told; 0 for any amount.
     """
 
     kind: ClassVar[str] = "notebook"
@@ -245,6 +246,7 @@ class NotebookTask:
     config_arn: str = ""
     repositories: tuple[Repository, ...] = ()
     opens_first: bool = False
+    volume_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from sagesmith.instance.spec import (
     Repository,
     ServerAddress,
 )
+from sagesmith.instance.volume import GIB
 from sagesmith.lifecycle.notebook import NotebookRun
 from sagesmith.notebooks.addresses import base_path
 from sagesmith.notebooks.sessions import jupyter_token
@@ -63,6 +64,7 @@ def instance_spec(
         config_arn=config_arn,
         repositories=tuple(_repository(resources, region, name) for name in named if name),
         opens_first=bool(named[0]),
+        volume_bytes=document.get("VolumeSizeInGB", 0) * GIB,
     )
     return InstanceSpec(
         instance_id=run.instance_id,

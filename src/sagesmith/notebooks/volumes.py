@@ -6,6 +6,8 @@ import shutil
 from pathlib import Path
 from typing import Final
 
+from sagesmith.instance.volume import held_bytes
+
 __all__ = ["Volumes"]
 
 EXAMPLES: Final = Path(__file__).with_name("examples")
@@ -30,6 +32,10 @@ class Volumes:
                 )
             aside.rename(volume)
         return volume
+
+    def held_bytes(self, uid: str) -> int:
+        """Return how much lies in the volume of the notebook *uid*; 0 before its first start."""
+        return held_bytes(self._folder / uid)
 
     def remove(self, uid: str) -> None:
         """Remove the volume with all that is in it; harmless when repeated."""

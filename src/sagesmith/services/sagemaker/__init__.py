@@ -42,6 +42,7 @@ def handlers(
     notify_transform_job: Callable[[str], None] = lambda arn: None,
     notify_component: Callable[[str], None] = lambda arn: None,
     notify_notebook: Callable[[str], None] = lambda arn: None,
+    volume_bytes: Callable[[str], int] = lambda uid: 0,
     url: Callable[[], str] = lambda: "https://127.0.0.1:8777",
     owner: str = "",
     check_role: Callable[[str], None] = lambda role_arn: None,
@@ -62,6 +63,7 @@ def handlers(
         notify_transform_job: the same for transform jobs.
         notify_component: the same for inference components.
         notify_notebook: the same for notebook instances.
+        volume_bytes: returns how much lies in the volume of a notebook instance, by its uid.
         url: returns where this server answers.
         owner: the name under which this server's drivers claim; "" leaves what is new to whoever comes first.
         check_role: raises `AwsError` if a role cannot be used as execution role.
@@ -122,6 +124,7 @@ def handlers(
             notify_notebook,
             check_instance_type=check_instance_type,
             check_role=check_role,
+            volume_bytes=volume_bytes,
             url=url,
             clock=clock,
             owner=owner,

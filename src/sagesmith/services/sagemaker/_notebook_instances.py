@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from sagesmith.aws.call import Call, operation
 from sagesmith.clock import Clock
 from sagesmith.errors import AwsError, validation_error
+from sagesmith.instance.volume import GIB
 from sagesmith.lifecycle.notebook import (
     DeleteRequested,
     Event,
@@ -56,6 +57,7 @@ class NotebookInstanceHandlers:
 
     Args:
         notify: tells the driver to look at the notebook with this ARN; thread-safe.
+        volume_bytes: returns how much lies in the volume of a notebook, by its uid.
         owner: the name under which the driver claims notebooks.
         url: returns where this server answers to browsers that do not say how they found it.
     """
@@ -69,6 +71,7 @@ class NotebookInstanceHandlers:
         *,
         check_instance_type: Callable[[str], object],
         check_role: Callable[[str], None],
+        volume_bytes: Callable[[str], int],
         url: Callable[[], str],
         clock: Clock,
         owner: str,
@@ -77,6 +80,7 @@ class NotebookInstanceHandlers:
         self._notify = notify
         self._check_instance_type = check_instance_type
         self._check_role = check_role
+        self._volume_bytes = volume_bytes
         self._url = url
         self._clock = clock
         self._owner = owner
@@ -127,6 +131,7 @@ class NotebookInstanceHandlers:
     @operation("StartNotebookInstance")
     def start_notebook_instance(self, call: Call, request: Mapping[str, Any]) -> None:
         """Start a notebook that is stopped; its files are as they were."""
+        self._check_volume(call, request["NotebookInstanceName"])
         url = f"{urlsplit(self._base(call)).netloc}{base_path(call.region, request['NotebookInstanceName'])}"
         self._step(call, request, StartRequested(secrets.token_hex(32)), {"Url": url})
 
@@ -226,6 +231,22 @@ class NotebookInstanceHandlers:
         for repository in repositories:
             if not repository.startswith("https://"):
                 self._check_repository(call, repository)
+
+    def _check_volume(self, call: Call, name: str) -> None:
+        """Refuse to start a stopped notebook whose volume holds more than it has: nothing would keep it from growing on.
+
+        One that is Failed may start: it could not be changed before.
+        """
+        document = self._engine.find(call, NOTEBOOK_INSTANCE, name).document
+        run = notebook_run(document)
+        if run.status is not Status.STOPPED:
+            return
+        size, held = document["VolumeSizeInGB"], self._volume_bytes(run.uid)
+        if held > size * GIB:
+            raise validation_error(
+                f"The volume of {name} holds {held / GIB:.1f} GB, more than its VolumeSizeInGB of {size}. Raise that "
+                "with UpdateNotebookInstance, and start it then."
+            )
 
     def _check_repository(self, call: Call, name: str) -> None:
         found = self._engine.find(call, CODE_REPOSITORY, name)
