@@ -63,7 +63,11 @@ def python_interface() -> str:
             kind = "class" if isinstance(getattr(sdk, name), type) else "function"
             lines += [
                 f".. auto{kind}:: sagesmith.sdk.{name}",
-                *(["   :members:"] if kind == "class" else []),
+                *(
+                    ["   :members:", "   :inherited-members: object, BaseException"]
+                    if kind == "class"
+                    else []
+                ),
                 "",
             ]
         lines += ["```"]

@@ -46,10 +46,10 @@ if TYPE_CHECKING:
         TensorFlow,
         XGBoostScript,
     )
-    from sagesmith.sdk._jobs import TrainingJob, curves
     from sagesmith.sdk._model import Model
     from sagesmith.sdk._predictor import Predictor
     from sagesmith.sdk._session import Session, default_session
+    from sagesmith.sdk._training_job import TrainingJob, curves
     from sagesmith.sdk._transform_job import TransformJob
     from sagesmith.sdk._transformer import Transformer
 
@@ -131,7 +131,7 @@ _MODULES = {
         "TensorFlow",
         "XGBoostScript",
     ),
-    "_jobs": ("TrainingJob", "curves"),
+    "_training_job": ("TrainingJob", "curves"),
     "_model": ("Model",),
     "_predictor": ("Predictor",),
     "_session": ("Session", "default_session"),

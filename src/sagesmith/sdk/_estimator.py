@@ -15,7 +15,6 @@ from sagesmith.sdk import _hyperparameters
 from sagesmith.sdk._catalog import Algorithm, algorithm_of, image_uri
 from sagesmith.sdk._channels import Channel, Staged, stage
 from sagesmith.sdk._errors import HyperparameterUnknown, NameInUse, NotFound, SdkError
-from sagesmith.sdk._jobs import TrainingJob
 from sagesmith.sdk._logs import Line
 from sagesmith.sdk._model import Model, tag_list
 from sagesmith.sdk._predictor import Predictor
@@ -23,6 +22,7 @@ from sagesmith.sdk._progress import Progress
 from sagesmith.sdk._schema import Schema
 from sagesmith.sdk._session import Session, default_session
 from sagesmith.sdk._settings import EstimatorSettings
+from sagesmith.sdk._training_job import TrainingJob
 from sagesmith.sdk._upload import split_uri
 
 if TYPE_CHECKING:

@@ -22,8 +22,8 @@ from sagesmith.sdk._settings import EstimatorSettings
 from sagesmith.sdk._upload import ObjectWriter, download
 
 if TYPE_CHECKING:
-    from sagesmith.sdk._jobs import TrainingJob
     from sagesmith.sdk._schema import Schema
+    from sagesmith.sdk._training_job import TrainingJob
 
 __all__ = [
     "HuggingFace",

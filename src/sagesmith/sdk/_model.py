@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from sagesmith.sdk._catalog import algorithm_of, framework_of, image_uri, is_image
 from sagesmith.sdk._codecs import codec_of
 from sagesmith.sdk._errors import NotFound, SdkError
-from sagesmith.sdk._jobs import TrainingJob
 from sagesmith.sdk._predictor import Predictor
 from sagesmith.sdk._progress import Progress
 from sagesmith.sdk._schema import TAG, Schema
 from sagesmith.sdk._session import Session, default_session
+from sagesmith.sdk._training_job import TrainingJob
 
 if TYPE_CHECKING:
     from sagesmith.sdk._transformer import Transformer

@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from sagesmith.sdk._chart import Chart
-from sagesmith.sdk._errors import ApiError, JobFailed, SdkError
-from sagesmith.sdk._logs import TRAINING_JOBS, Line, LogReader
+from sagesmith.sdk._errors import SdkError
+from sagesmith.sdk._job import ENDED, Job
+from sagesmith.sdk._logs import TRAINING_JOBS
 from sagesmith.sdk._metrics import Metrics
 from sagesmith.sdk._progress import Progress, State, display
-from sagesmith.sdk._session import Session, default_session
-from sagesmith.sdk._waiting import until
+from sagesmith.sdk._session import Session
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["ENDED", "TrainingJob", "curves"]
+__all__ = ["TrainingJob", "curves"]
 
-ENDED: Final = frozenset({"Completed", "Failed", "Stopped"})
 _LOG_EVERY_S: Final = 0.3
 _LOG_EVERY_S_AT_AWS: Final = 3.0
 
 
-class TrainingJob:
-    """The training job *name*. Nothing is asked before it is needed."""
+class TrainingJob(Job):
+    """The training job *name*. Nothing is asked before it is needed; what a stopped one has made is its model."""
+
+    _KIND = "Training"
+    _LOG_GROUP = TRAINING_JOBS
 
     def __init__(self, name: str, *, session: Session | None = None) -> None:
-        self.name = name
-        self.session = session or default_session()
+        super().__init__(name, session=session)
         self._ended: dict[str, Any] | None = None
 
     def describe(self) -> dict[str, Any]:
@@ -40,15 +41,10 @@ class TrainingJob:
         """
         if self._ended is not None:
             return self._ended
-        found = self.session.call("sagemaker", "describe_training_job", TrainingJobName=self.name)
-        if found["TrainingJobStatus"] in ENDED:
+        found = super().describe()
+        if self._status_of(found) in ENDED:
             self._ended = found
         return found
-
-    @property
-    def status(self) -> str:
-        """``InProgress``, ``Completed``, ``Failed``, ``Stopping`` or ``Stopped``."""
-        return str(self.describe()["TrainingJobStatus"])
 
     @property
     def model_data(self) -> str:
@@ -82,38 +78,8 @@ class TrainingJob:
             def seen(job: dict[str, Any]) -> None:
                 screen.show(watch.look(job))
 
-            job = until(
-                self.describe,
-                lambda job: job["TrainingJobStatus"] in ENDED,
-                self.session,
-                timeout_s=timeout_s,
-                what=f"The training job {self.name}",
-                seen=seen,
-            )
-        if job["TrainingJobStatus"] == "Failed":
-            raise self._failure(job)
-        return job
-
-    def _failure(self, job: Mapping[str, Any]) -> JobFailed:
-        reason = str(job.get("FailureReason", "")) or "no reason is given"
-        try:
-            last = [line.text for line in self._reader().read()][-15:]
-        except SdkError:
-            last = []
-        return JobFailed(
-            f"The training job {self.name} failed: {reason}", job_name=self.name, reason=reason, log=last
-        )
-
-    def _reader(self) -> LogReader:
-        return LogReader(self.session, TRAINING_JOBS, f"{self.name}/")
-
-    def logs(self, *, follow: bool = False) -> Iterator[Line]:
-        """Yield the lines of the job's log; with *follow*, also those that come, until the job has ended."""
-        reader = self._reader()
-        if not follow:
-            yield from reader.read()
-            return
-        yield from reader.follow(lambda: self.status in ENDED)
+            job = self._until_ended(seen=seen, timeout_s=timeout_s)
+        return self._succeeded(job)
 
     def metrics(self) -> pd.DataFrame:
         """Return every metric value so far as a DataFrame with the columns metric, step, value and time."""
@@ -125,24 +91,6 @@ class TrainingJob:
     def plot(self, *patterns: str) -> Chart:
         """Return the metrics as a chart; with *patterns* only those whose name contains one of them."""
         return curves({self.name: self.metrics()}, patterns, title=self.name)
-
-    def stop(self, *, wait: bool = True) -> None:
-        """Stop the job; what it has made so far is kept as its model. Nothing happens if it has ended."""
-        try:
-            self.session.call("sagemaker", "stop_training_job", TrainingJobName=self.name)
-        except ApiError:
-            if self.status not in (*ENDED, "Stopping"):
-                raise
-        if wait:
-            until(
-                self.describe,
-                lambda job: job["TrainingJobStatus"] in ENDED,
-                self.session,
-                what=f"The training job {self.name}",
-            )
-
-    def __repr__(self) -> str:
-        return f"TrainingJob({self.name!r})"
 
 
 class _Watch:
