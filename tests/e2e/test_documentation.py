@@ -66,5 +66,12 @@ def test_the_examples_of(page: str, place: Path, capsys: pytest.CaptureFixture[s
     if page == "tutorial.md":
         assert float(said.partition("% of 200 new customers")[0].split()[-1]) > 90
         assert len((place / "predictions.csv").read_text().splitlines()) == 201
+    if page == "hosting.md":
+        assert said.count("'shallow'") == 6
+        assert "guide-2" in said
+        assert "Once upon a time" in said
+        assert "customer-17" in said
+    if page == "transform.md":
+        assert "b'100,0." in said
     if page == "identity.md":
         assert "sagemaker:StopTrainingJob" in said
