@@ -29,6 +29,7 @@ def _listed(context: Context) -> str:
     following = answer.get("NextToken", "")
     return fragment(
         "endpoints_content.html", endpoints=answer["Endpoints"], filtered=bool(name),
+        newest=path_of("endpoints", name=name) if token else "",
         more=path_of("endpoints", name=name, next=following) if following else "",
     )  # fmt: skip
 

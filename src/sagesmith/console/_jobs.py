@@ -51,7 +51,7 @@ def _listed(context: Context) -> str:
     status, name = context.request.one("status"), context.request.one("name")
     return fragment(
         "jobs_content.html", jobs=jobs, more=path_of("jobs", status=status, name=name, next=token) if token else "",
-        filtered=bool(status or name),
+        newest=path_of("jobs", status=status, name=name) if "next" in context.request.query else "", filtered=bool(status or name),
     )  # fmt: skip
 
 

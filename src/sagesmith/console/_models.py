@@ -20,7 +20,7 @@ def models(context: Context) -> Answer:
     )
     following = answer.get("NextToken", "")
     return context.page(
-        "models.html", "Models", models=answer["Models"], name=name,
+        "models.html", "Models", models=answer["Models"], name=name, newest=path_of("models", name=name) if token else "",
         more=path_of("models", name=name, next=following) if following else "",
     )  # fmt: skip
 

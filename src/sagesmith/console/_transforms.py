@@ -57,6 +57,7 @@ def _listed(context: Context) -> str:
     status, name = context.request.one("status"), context.request.one("name")
     return fragment(
         "transforms_content.html", jobs=jobs, filtered=bool(status or name),
+        newest=path_of("transforms", status=status, name=name) if "next" in context.request.query else "",
         more=path_of("transforms", status=status, name=name, next=token) if token else "",
     )  # fmt: skip
 
