@@ -130,16 +130,20 @@ def test_a_record_of_another_length_is_named(tmp_path: Path) -> None:
         concatenated(list(file_batches(path, "application/x-recordio-protobuf")))
 
 
-def test_a_file_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_read_in_pieces(tmp_path: Path) -> None:
     features = np.random.default_rng(0).random((1000, 7), np.float32)
     path = tmp_path / "data.pbr"
     path.write_bytes(recordio.encode(features, features[:, 1]))
-    from sagesmith_algorithms.formats import files
-
-    monkeypatch.setattr(files.blocks, "__defaults__", (1001,))
-    batches = list(recordio.read(path))
+    batches = list(recordio.read(path, 1001))
     assert len(batches) > 10
     np.testing.assert_array_equal(np.concatenate([b.features for b in batches]), features)
+
+
+def test_records_that_are_alike_until_one_is_not() -> None:
+    rows = [np.full((n, 3), n, np.float32) for n in (5, 1, 4)]
+    odd = recordio.frame(encode_record({"values": Tensor(rows[1][0].astype(np.float64))}, {}))
+    data = recordio.encode(rows[0]) + odd + recordio.encode(rows[2])
+    np.testing.assert_array_equal(recordio.decode(data).features, np.concatenate(rows))
 
 
 def test_a_payload_split_at_the_magic() -> None:

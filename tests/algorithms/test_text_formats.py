@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from sagesmith_algorithms import CustomerError, DataError, RequestError
-from sagesmith_algorithms.formats import arrow, csv, json_lines, libsvm, parquet
+from sagesmith_algorithms.formats import arrow, csv, json_lines, libsvm, parquet, recordio
 from sagesmith_algorithms.formats.batch import Batch, concatenated
 from sagesmith_algorithms.formats.content_type import ContentType, accepted
 from sagesmith_algorithms.formats.files import channel_files
@@ -27,9 +27,9 @@ matrices = hnp.arrays(
 )
 
 
-def a_file(tmp_path: Path, text: str) -> Path:
+def a_file(tmp_path: Path, content: str | bytes) -> Path:
     path = tmp_path / "data.csv"
-    path.write_text(text)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
     return path
 
 
@@ -139,6 +139,18 @@ class TestParquet:
 
         with pytest.raises(DataError, match="is not a Parquet file"):
             list(parquet.read(a_file(tmp_path, "1,2,3")))
+        good = tmp_path / "good"
+        arrow_parquet.write_table(pa.table({"y": range(300_000)}), good, row_group_size=1 << 17)
+        content = good.read_bytes()
+        with pytest.raises(
+            DataError, match=r"data.csv: is not a Parquet file, or damaged: .*Upload it again"
+        ):
+            list(parquet.read(a_file(tmp_path, content[:-100])))
+        torn = content[: len(content) * 2 // 3] + bytes(5000) + content[len(content) * 2 // 3 + 5000 :]
+        with pytest.raises(
+            DataError, match=r"data.csv: row 131073, or one soon after it, cannot be read: .*upload"
+        ):
+            list(parquet.read(a_file(tmp_path, torn), label_size=0))
         arrow_parquet.write_table(pa.table({"y": [1], "name": ["x"]}), tmp_path / "texts")
         with pytest.raises(DataError, match="the column 'name' is of type string"):
             list(parquet.read(tmp_path / "texts"))
@@ -197,10 +209,31 @@ def test_label_size_must_be_0_or_1(tmp_path: Path) -> None:
         list(channel_batches(Channel("train", tmp_path, "text/csv;label_size=2"), "text/csv"))
 
 
-def test_a_broken_gzip_is_named(tmp_path: Path) -> None:
-    (tmp_path / "x.csv.gz").write_bytes(gzip.compress(b"1,2\n" * 1000)[:-20])
-    with pytest.raises(DataError, match=r"x\.csv\.gz"):
-        list(channel_batches(Channel("train", tmp_path), "text/csv"))
+_ROWS = np.random.default_rng(0).random((3000, 3), np.float32)
+_PACKED = {
+    "text/csv": gzip.compress(csv.encode(_ROWS)),
+    "text/libsvm": gzip.compress(b"".join(b"1 0:%d\n" % int(1e6 * x) for x in _ROWS[:, 0])),
+    "application/x-recordio-protobuf": gzip.compress(recordio.encode(_ROWS)),
+}
+
+
+@pytest.mark.parametrize("content_type", _PACKED)
+@pytest.mark.parametrize("fault", ["cut short", "a changed byte", "another check sum"])
+def test_a_broken_gzip_is_named_with_the_place(content_type: str, fault: str, tmp_path: Path) -> None:
+    packed = bytearray(_PACKED[content_type])
+    if fault == "cut short":
+        del packed[len(packed) // 2 :]
+    else:
+        packed[len(packed) // 2 if fault == "a changed byte" else -8] ^= 0xFF
+    (tmp_path / "x.gz").write_bytes(packed)
+    place = "record" if "recordio" in content_type else "line"
+    # What a changed byte unpacks to may be refused before the end of the stream is.
+    with pytest.raises(DataError, match=rf"x\.gz.*{place}s? (from )?\d+") as caught:
+        list(channel_batches(Channel("train", tmp_path, content_type), content_type))
+    if fault != "a changed byte":
+        number = int(str(caught.value).partition(f"{place} ")[2].partition(" ")[0])
+        assert "upload it again" in str(caught.value)
+        assert number in (3000, 3001) if fault == "another check sum" else 1000 < number < 2000
 
 
 @given(st.lists(st.integers(1, 9), max_size=6), st.integers(1, 7))

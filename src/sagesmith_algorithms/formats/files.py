@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import gzip
 import io
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import cast
 
 from sagesmith_algorithms.errors import DataError
 
-__all__ = ["blocks", "channel_files", "line_blocks", "opened"]
+__all__ = ["BLOCK", "blocks", "channel_files", "damaged", "filled", "line_blocks", "opened"]
 
-_BLOCK = 4 * 1024 * 1024  # with all that is made of it, it stays in the cache: three times as quick as 32 MiB
+BLOCK = 4 * 1024 * 1024  # with all that is made of it, it stays in the cache: three times as quick as 32 MiB
 _GZIP = b"\x1f\x8b"
 
 
@@ -36,42 +37,79 @@ def channel_files(folder: Path) -> list[Path]:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
+def opened(path: Path) -> Iterator[io.BufferedIOBase]:
     """Open *path* for reading; what gzip packed is unpacked, whatever its name."""
     with io.BufferedReader(path.open("rb", buffering=0), 1 << 20) as raw:
         if raw.peek(2)[:2] == _GZIP:
             with gzip.GzipFile(fileobj=raw) as unpacked:
-                yield cast("BinaryIO", unpacked)
+                yield cast("io.BufferedIOBase", unpacked)
         else:
             yield raw
 
 
-def blocks(path: Path, size: int = _BLOCK) -> Iterator[bytes]:
+def filled(file: io.BufferedIOBase, view: memoryview) -> tuple[int, str]:
+    """Read from *file* until *view* is full; return the bytes read, and why no more can be: empty unless it is broken.
+
+    What can be read before the place where a gzip file is broken is there, so that messages can name it.
+    """
+    n = 0
+    while n < len(view):
+        try:
+            got = file.readinto1(view[n:])
+        except (EOFError, OSError, zlib.error) as error:
+            return n, str(error)
+        if not got:
+            break
+        n += got
+    return n, ""
+
+
+def damaged(place: str, path: Path, reason: str) -> DataError:
+    """Return the error of a file that cannot be read from *place* on, such as ``record 8``."""
+    return DataError(
+        f"{place} cannot be read: {reason}. The file is cut short or damaged; upload it again", str(path)
+    )
+
+
+def blocks(path: Path, size: int = BLOCK) -> Iterator[bytes]:
     """Yield the bytes of *path* in pieces of about *size*.
 
     Raises:
-        DataError: the file is gzip and broken.
+        DataError: the file is gzip and broken; what could be unpacked was yielded before.
     """
+    buffer, before = memoryview(bytearray(size)), 0
     with opened(path) as file:
         while True:
-            try:
-                piece = file.read(size)
-            except (EOFError, gzip.BadGzipFile, OSError) as error:
-                raise DataError(f"cannot be read: {error}. Upload the file again", str(path)) from error
-            if not piece:
+            n, broken = filled(file, buffer)
+            if n:
+                yield bytes(buffer[:n])
+                before += n
+            if broken:
+                raise damaged(f"what follows its first {before} bytes (unpacked)", path, broken)
+            if not n:
                 return
-            yield piece
 
 
-def line_blocks(path: Path, size: int = _BLOCK) -> Iterator[bytes]:
-    """Yield the bytes of *path* in pieces that end where a line ends."""
-    rest = b""
-    for piece in blocks(path, size):
-        end = piece.rfind(b"\n") + 1
-        if not end:
-            rest += piece
-            continue
-        yield rest + piece[:end]
-        rest = piece[end:]
+def line_blocks(path: Path, size: int = BLOCK) -> Iterator[bytes]:
+    """Yield the bytes of *path* in pieces that end where a line ends.
+
+    Raises:
+        DataError: the file is gzip and broken; names the line.
+    """
+    buffer, rest, n_lines = memoryview(bytearray(size)), b"", 0
+    with opened(path) as file:
+        while True:
+            n, broken = filled(file, buffer)
+            piece = bytes(buffer[:n])
+            if end := piece.rfind(b"\n") + 1:
+                yield rest + piece[:end]
+                rest = piece[end:]
+                n_lines += piece.count(b"\n")
+            else:
+                rest += piece
+            if broken:
+                raise damaged(f"line {n_lines + 1}", path, broken)
+            if not n:
+                break
     if rest:
         yield rest

@@ -11,6 +11,7 @@ import numpy as np
 from sagesmith_algorithms.errors import DataError
 from sagesmith_algorithms.formats.arrow import floats
 from sagesmith_algorithms.formats.batch import Batch, Floats
+from sagesmith_algorithms.formats.files import damaged
 
 __all__ = ["decode", "read"]
 
@@ -19,10 +20,11 @@ def read(path: Path, *, label_size: int = 1, weighted: bool = False, n_threads: 
     """Yield the rows of a file; nulls are NaN.
 
     Raises:
-        DataError: the file is not Parquet, or a column holds no numbers.
+        DataError: the file is not Parquet or damaged, or a column holds no numbers; names the row where it can.
     """
     import pyarrow as pa
 
+    n_rows = 0
     try:
         for table in _tables(str(path), n_threads):
             rows = _matrix(table, str(path))
@@ -32,8 +34,14 @@ def read(path: Path, *, label_size: int = 1, weighted: bool = False, n_threads: 
             yield Batch(
                 rows[:, first:], rows[:, 0] if label_size else None, rows[:, label_size] if weighted else None
             )
+            n_rows += len(rows)
     except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"is not a Parquet file: {error}", str(path)) from error
+        if n_rows:
+            raise damaged(f"row {n_rows + 1}, or one soon after it,", path, str(error)) from error
+        raise DataError(
+            f"is not a Parquet file, or damaged: {error}. Upload it again, and see that the content type is right",
+            str(path),
+        ) from error
 
 
 def decode(body: bytes, where: str = "the request") -> Floats:

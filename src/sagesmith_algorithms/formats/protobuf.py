@@ -53,7 +53,7 @@ class ParsedRecord:
     label: dict[str, Tensor] = field(default_factory=dict)
 
 
-def parse_record(data: bytes, start: int, end: int) -> ParsedRecord:
+def parse_record(data: bytes | bytearray, start: int, end: int) -> ParsedRecord:
     """Return the record at *data[start:end]*; `Tensor.start` is relative to *start*.
 
     Raises:
@@ -68,7 +68,7 @@ def parse_record(data: bytes, start: int, end: int) -> ParsedRecord:
     return record
 
 
-def _parse_entry(data: bytes, start: int, end: int, origin: int) -> tuple[str, Tensor | None]:
+def _parse_entry(data: bytes | bytearray, start: int, end: int, origin: int) -> tuple[str, Tensor | None]:
     name, tensor = "", None
     for number, wire, a, b in _fields(data, start, end):
         if number == 1 and wire == _BYTES:
@@ -84,7 +84,7 @@ def _parse_entry(data: bytes, start: int, end: int, origin: int) -> tuple[str, T
     return name, tensor
 
 
-def _parse_tensor(data: bytes, start: int, end: int, dtype: np.dtype[Any], origin: int) -> Tensor:
+def _parse_tensor(data: bytes | bytearray, start: int, end: int, dtype: np.dtype[Any], origin: int) -> Tensor:
     values: list[npt.NDArray[Any]] = []
     keys: list[npt.NDArray[np.uint64]] = []
     shape: list[npt.NDArray[np.uint64]] = []
@@ -114,7 +114,7 @@ def _joined(parts: list[npt.NDArray[Any]], dtype: np.dtype[Any]) -> npt.NDArray[
     return np.concatenate(parts) if parts else np.empty(0, dtype)
 
 
-def _fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+def _fields(data: bytes | bytearray, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
     """Yield (field number, wire type, start, end of the value's bytes)."""
     position = start
     while position < end:
@@ -135,7 +135,7 @@ def _fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int, 
         position = after
 
 
-def _varint(data: bytes, position: int, end: int) -> tuple[int, int]:
+def _varint(data: bytes | bytearray, position: int, end: int) -> tuple[int, int]:
     value = shift = 0
     while position < end and shift < 70:
         byte = data[position]
@@ -147,7 +147,7 @@ def _varint(data: bytes, position: int, end: int) -> tuple[int, int]:
     raise ValueError("a number does not end")
 
 
-def _varints(data: bytes, start: int, end: int) -> npt.NDArray[np.uint64]:
+def _varints(data: bytes | bytearray, start: int, end: int) -> npt.NDArray[np.uint64]:
     """Return all varints of *data[start:end]*."""
     raw = np.frombuffer(data, np.uint8, end - start, start)
     last = raw < 0x80

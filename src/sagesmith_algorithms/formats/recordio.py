@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from sagesmith_algorithms.errors import DataError
 from sagesmith_algorithms.formats.batch import Batch, Floats, concatenated
-from sagesmith_algorithms.formats.files import blocks
+from sagesmith_algorithms.formats.files import BLOCK, damaged, filled, opened
 from sagesmith_algorithms.formats.protobuf import Tensor, encode_record, parse_record
 from sagesmith_algorithms.formats.records import Spans, encoded_varints, varints, walk
 
@@ -34,18 +34,26 @@ _VALUES = "values"
 _SIDE_BY_SIDE = 1 << 14  # records, so that an array of their positions stays in the cache
 
 
-def read(path: Path) -> Iterator[Batch]:
-    """Yield the rows of a file, some ten thousand at a time.
+def read(path: Path, block: int = BLOCK) -> Iterator[Batch]:
+    """Yield the rows of a file, read *block* bytes at a time.
 
     Raises:
         DataError: the file is cut short, or holds something else; names the record.
     """
     rest, before = b"", 0
-    for piece in blocks(path):
-        data = rest + piece if rest else piece
-        batches, used, n_records = _decode_complete(data, str(path), before)
-        yield from batches
-        rest, before = data[used:], before + n_records
+    with opened(path) as file:
+        while True:
+            data = bytearray(len(rest) + block)
+            data[: len(rest)] = rest
+            n, broken = filled(file, memoryview(data)[len(rest) :])
+            del data[len(rest) + n :]
+            batches, used, n_records = _decode_complete(data, str(path), before)
+            yield from batches
+            rest, before = bytes(data[used:]), before + n_records
+            if broken:
+                raise damaged(f"record {before + 1}", path, broken)
+            if not n:
+                break
     if rest:
         raise DataError(f"record {before + 1} is cut short; upload the file again", str(path))
 
@@ -164,22 +172,16 @@ def _encode_sparse(features: Any, labels: Floats | None) -> bytes:
     return out.tobytes()
 
 
-def _decode_complete(data: bytes, where: str, before: int) -> tuple[list[Batch], int, int]:
+def _decode_complete(data: bytes | bytearray, where: str, before: int) -> tuple[list[Batch], int, int]:
     """Return the rows of the complete records of *data*, the bytes used, and the number of records.
 
-    *before* is the number of records before these; messages count from 1.
+    *before* is the number of records before these; messages count from 1. No row shares memory with *data*.
     """
     batches: list[Batch] = []
     raw = np.frombuffer(data, np.uint8)
-    frames = _Frames(raw)
+    frames: _Frames | None = None
     position, n_records = 0, 0
     while len(data) - position >= _HEAD.size:
-        starts, lengths = frames.plain_from(position)
-        if starts.size:
-            _decode_plain(data, raw, starts, lengths, batches, where, before + n_records)
-            position = min(int(starts[-1] + lengths[-1] + -lengths[-1] % 4), len(data))
-            n_records += len(starts)
-            continue
         number = before + n_records + 1
         magic, word = _HEAD.unpack_from(data, position)
         if magic != _MAGIC:
@@ -188,7 +190,21 @@ def _decode_complete(data: bytes, where: str, before: int) -> tuple[list[Batch],
                 where,
             )
         if not word >> 29:
-            break  # the end of it is not there
+            n, stride = _decode_alike(data, raw, position, batches)
+            if n:
+                position += n * stride
+                n_records += n
+                continue
+            frames = frames or _Frames(raw, position)
+            starts, lengths = frames.plain_from(position)
+            if not starts.size:
+                break  # the end of it is not there
+            for a in range(0, len(starts), _SIDE_BY_SIDE):
+                some, ends = starts[a : a + _SIDE_BY_SIDE], (starts + lengths)[a : a + _SIDE_BY_SIDE]
+                _decode_walked(data, raw, some, ends, batches, where, before + n_records + a)
+            position = min(int(starts[-1] + lengths[-1] + -lengths[-1] % 4), len(data))
+            n_records += len(starts)
+            continue
         joined, stride = _join_split(data, position, where, number)
         if joined is None:
             break
@@ -201,14 +217,14 @@ def _decode_complete(data: bytes, where: str, before: int) -> tuple[list[Batch],
 
 
 class _Frames:
-    """Where the plain records of a block are: those that are complete and not split."""
+    """Where the plain records of a block are, from *begin* on: those that are complete and not split."""
 
-    def __init__(self, raw: npt.NDArray[np.uint8]) -> None:
+    def __init__(self, raw: npt.NDArray[np.uint8], begin: int) -> None:
         self._size = raw.size
-        words = raw[: raw.size // 4 * 4].view("<u4")
+        words = raw[begin : begin + (raw.size - begin) // 4 * 4].view("<u4")
         at = np.flatnonzero(words[:-1] == _MAGIC)
         heads = words[at + 1]
-        self._at = at * 4
+        self._at = at * 4 + begin
         self._lengths = (heads & _LENGTH).astype(np.int64)
         self._ends = self._at + _HEAD.size + self._lengths
         # The padding of the last record may be missing.
@@ -228,24 +244,8 @@ class _Frames:
         return at[:n] + _HEAD.size, self._lengths[first : first + n]
 
 
-def _decode_plain(
-    data: bytes,
-    raw: npt.NDArray[np.uint8],
-    starts: npt.NDArray[np.int64],
-    lengths: npt.NDArray[np.int64],
-    batches: list[Batch],
-    where: str,
-    before: int,
-) -> None:
-    """Append the rows of plain records to *batches*."""
-    done = _decode_alike(data, raw, starts, lengths, batches)
-    for a in range(done, len(starts), _SIDE_BY_SIDE):
-        b = a + _SIDE_BY_SIDE
-        _decode_walked(data, raw, starts[a:b], starts[a:b] + lengths[a:b], batches, where, before + a)
-
-
 def _decode_walked(
-    data: bytes,
+    data: bytes | bytearray,
     raw: npt.NDArray[np.uint8],
     starts: npt.NDArray[np.int64],
     ends: npt.NDArray[np.int64],
@@ -283,35 +283,34 @@ def _decode_walked(
 
 
 def _decode_alike(
-    data: bytes,
-    raw: npt.NDArray[np.uint8],
-    starts: npt.NDArray[np.int64],
-    lengths: npt.NDArray[np.int64],
-    batches: list[Batch],
-) -> int:
-    """Append the leading rows, if they are dense and built like the first, and return how many they are."""
-    length = int(lengths[0])
-    same = lengths == length
-    n = len(same) if same.all() else int(same.argmin())
-    position, stride = int(starts[0]) - _HEAD.size, _HEAD.size + length + -length % 4
-    if position + n * stride > raw.size:  # without its padding the last does not fill a row
-        n -= 1
+    data: bytes | bytearray, raw: npt.NDArray[np.uint8], position: int, batches: list[Batch]
+) -> tuple[int, int]:
+    """Append the rows of the plain records from *position* on that are dense and built like the first.
+
+    Returns how many they are, 0 or at least 2, and the bytes of each.
+    """
+    length = _HEAD.unpack_from(data, position)[1] & _LENGTH
+    stride = _HEAD.size + length + -length % 4
+    n = (raw.size - position) // stride
     if n < 2:
-        return 0
+        return 0, stride
+    start = position + _HEAD.size
     try:
-        record = parse_record(data, int(starts[0]), int(starts[0]) + length)
+        record = parse_record(data, start, start + length)
         features = _only(record.features, "feature")
         label = _only(record.label, "label") if record.label else None
     except (ValueError, UnicodeDecodeError):
-        return 0
+        return 0, stride
     if features.start < 0 or features.is_sparse or (label is not None and label.start < 0):
-        return 0
+        return 0, stride
     n = _count_alike(raw, position, stride, n, [t for t in (features, label) if t is not None])
+    if n < 2:
+        return 0, stride
     rows = raw[position : position + n * stride].reshape(n, stride)
     batches.append(
         Batch(_taken(rows, features), None if label is None else _label_shape(_taken(rows, label)))
     )
-    return n
+    return n, stride
 
 
 def _sizes(spans: Spans) -> npt.NDArray[np.int64]:
@@ -447,19 +446,20 @@ def _count_alike(
         for a, b in zip([0, *(b for _, b in spans)], [*(a for a, _ in spans), stride], strict=True)
         if b > a
     ]
-    first = raw[position : position + stride]
-    alike = 1
-    while alike < possible:
-        window = min(possible - alike, 65536)
-        start = position + alike * stride
-        rows = raw[start : start + window * stride].reshape(window, stride)
-        same = np.ones(window, bool)
-        for a, b in fixed:
-            same &= (rows[:, a:b] == first[a:b]).all(axis=1)
-        if not same.all():
-            return alike + int(same.argmin())
-        alike += window
-    return alike
+    same = np.ones(possible, bool)
+    for a, b in fixed:
+        for at, kind in _words(position + a, position + b):
+            column: npt.NDArray[Any] = np.ndarray((possible,), kind, raw, at, (stride,))
+            same &= column == column[0]
+    return possible if same.all() else int(same.argmin())
+
+
+def _words(start: int, end: int) -> Iterator[tuple[int, str]]:
+    """Yield where words that cover the bytes from *start* to *end* begin, and their type: comparing few large ones is quick."""
+    if end - start < 8:
+        yield from ((at, "u1") for at in range(start, end))
+    else:
+        yield from ((min(at, end - 8), "<u8") for at in range(start, end, 8))
 
 
 def _taken(rows: npt.NDArray[np.uint8], tensor: Tensor) -> Floats:
@@ -472,7 +472,9 @@ def _label_shape(label: Floats) -> Floats:
     return label[:, 0] if label.shape[1] == 1 else label
 
 
-def _join_split(data: bytes, position: int, where: str, number: int) -> tuple[list[bytes] | None, int]:
+def _join_split(
+    data: bytes | bytearray, position: int, where: str, number: int
+) -> tuple[list[bytes] | None, int]:
     """Return the parts of the split record at *position* and the bytes it takes; (None, 0) if it is not complete."""
     parts: list[bytes] = []
     start = position
@@ -487,7 +489,7 @@ def _join_split(data: bytes, position: int, where: str, number: int) -> tuple[li
         end = position + _HEAD.size + length
         if end > len(data):
             return None, 0
-        parts.append(data[position + _HEAD.size : end])
+        parts.append(bytes(data[position + _HEAD.size : end]))
         position = end + -length % 4
         if flag == 3:
             return parts, min(position, len(data)) - start
@@ -513,7 +515,7 @@ class _Singles:
         self._features: list[Tensor] = []
         self._labels: list[Tensor | None] = []
 
-    def parse(self, data: bytes, start: int, end: int) -> None:
+    def parse(self, data: bytes | bytearray, start: int, end: int) -> None:
         """Take in the record at *data[start:end]*.
 
         Raises:
