@@ -121,6 +121,8 @@ class StreamingAlgorithm(Algorithm):
 
     title: ClassVar[str]
     """The algorithm's name in AWS's log lines, such as ``AWS/KMeansWebscale``."""
+    takes_any_batch: ClassVar[bool] = False
+    """Whether the model does not depend on how rows are divided into batches: then they are taken as they are read."""
 
     @abstractmethod
     def update(self, batch: Batch) -> None:

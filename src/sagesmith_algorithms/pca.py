@@ -15,7 +15,8 @@ Tracking", IJCV 2008, section 3.1.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
@@ -64,6 +65,7 @@ class PCA(StreamingAlgorithm):
     kind = "transformer"
     fitted = "components_"
     title = "PCA"
+    takes_any_batch = True
     hyperparameters = Hyperparameters(
         Number(name="num_components", required=True, integer=True, low=1, doc="Components to compute."),
         Number(name="feature_dim", required=True, integer=True, low=1, doc="Number of features."),
@@ -286,15 +288,12 @@ class PCA(StreamingAlgorithm):
                     np.zeros((width, width)) if self._is_exact() else np.zeros((0, width), np.float32)
                 )
             return
-        batch = concatenated(self._waiting)
-        rows = batch.features
+        blocks = list(_blocks(self._waiting))
         self._waiting, self._n_waiting = [], 0
         if not len(self._mean):
             self._take_in()
-        step = max(_BLOCK_ELEMENTS // rows.shape[1], 2 * rows.shape[1])
         with np.errstate(all="ignore"):
-            near = np.asarray(self._mean if self._n_rows else rows[:step].mean(axis=0), np.float32)
-        blocks = [batch.part(start, start + step) for start in range(0, len(rows), step)]
+            near = np.asarray(self._mean if self._n_rows else blocks[0].features.mean(axis=0), np.float32)
         for found in side_by_side(lambda block: self._summed(block, near), blocks):
             self._join(*found)
 
@@ -349,6 +348,23 @@ class PCA(StreamingAlgorithm):
             return self._spread + np.outer(self._mean, self._mean * self._n_rows), variance
         step = (np.sqrt(self._n_rows) * self._mean)[None, :].astype(np.float32)
         return np.concatenate([self._spread, step]), variance
+
+
+def _blocks(batches: Sequence[Batch]) -> Iterator[Batch]:
+    """Yield the rows of *batches* in blocks of about the size for one product; those of short batches are joined."""
+    short: list[Batch] = []
+    for batch in batches:
+        size = max(_BLOCK_ELEMENTS // batch.n_features, 2 * batch.n_features)
+        if sum(map(len, short)) + len(batch) < size:
+            short.append(batch)
+            continue
+        whole = concatenated([*short, batch]) if short else batch
+        short = []
+        edges = np.linspace(0, len(whole), max(round(len(whole) / size), 1) + 1).astype(int).tolist()
+        for start, end in pairwise(edges):
+            yield whole.part(start, end)
+    if short:
+        yield concatenated(short)
 
 
 def _leading(rows: npt.NDArray[Any], n: int) -> Floats:

@@ -42,7 +42,7 @@ def train_streaming(cls: type[StreamingAlgorithm], environment: Environment) -> 
         n_rows = 0
         for epoch in range(values.get("epochs", 1)):
             epoch_started, before = time.time(), n_rows
-            for batch in batches_of(cls, environment, "train", epoch, values.get("mini_batch_size", 5000)):
+            for batch in batches_of(cls, environment, "train", epoch, _batch_size(cls, values)):
                 with located(batch):
                     algorithm.update(batch)
                 n_rows += len(batch)
@@ -88,15 +88,19 @@ class meeting:  # noqa: N801 - a context manager, used like a function
             self._hosts.close()
 
 
+def _batch_size(cls: type[StreamingAlgorithm], values: Mapping[str, Any]) -> int | None:
+    return None if cls.takes_any_batch else values.get("mini_batch_size", 5000)
+
+
 def batches_of(
-    cls: type[StreamingAlgorithm], environment: Environment, name: str, epoch: int, size: int
+    cls: type[StreamingAlgorithm], environment: Environment, name: str, epoch: int, size: int | None
 ) -> Iterator[Batch]:
-    """Yield the rows of the channel called *name*, *size* at a time; *epoch* counts the passes over it."""
+    """Yield the rows of the channel called *name*, *size* at a time (None: as they come); *epoch* counts the passes over it."""
     kind = next(channel for channel in cls.channels if channel.name == name)
     batches = channel_batches(
         environment.channels[name], kind.content_types[0], epoch=epoch, n_threads=environment.num_cpus
     )
-    found = rebatched(batches, size)
+    found = batches if size is None else rebatched(batches, size)
     return ahead(found) if environment.num_cpus > 1 else found
 
 
@@ -127,7 +131,8 @@ def measure_test(
         return
     sums: dict[str, float] = {}
     if environment.is_leader or channel.is_sharded:
-        for batch in batches_of(type(algorithm), environment, "test", 0, values.get("mini_batch_size", 5000)):
+        cls = type(algorithm)
+        for batch in batches_of(cls, environment, "test", 0, _batch_size(cls, values)):
             with located(batch):
                 measured = algorithm.measure(batch)
             for name, value in measured.items():
