@@ -21,6 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from sagesmith_algorithms import CustomerError, LinearLearner
 from sagesmith_algorithms.formats import mxnet, recordio
 from sagesmith_algorithms.linear_learner import losses, metrics
+from sagesmith_algorithms.linear_learner.team import Team
 from tests.algorithms import jobs, serving
 
 Floats = npt.NDArray[np.float64]
@@ -235,6 +236,21 @@ class TestMetrics:
         rng = np.random.default_rng(0)
         scores, labels = rng.integers(0, 5, 200).astype(float), rng.integers(0, 2, 200)
         assert metrics.roc_auc(scores, labels) == pytest.approx(roc_auc_score(labels, scores))
+
+    @pytest.mark.parametrize("n_rows", [300, 100_000])
+    def test_auc_of_blocks_is_that_of_scikit_learn(self, n_rows: int) -> None:
+        rng = np.random.default_rng(0)
+        scores = rng.standard_normal(n_rows).astype(np.float32)
+        labels = (scores + 2 * rng.standard_normal(n_rows) > 0).astype(np.float32)
+        ranking = metrics.Ranking()
+        for part in np.array_split(np.arange(n_rows), 7):
+            ranking.add(scores[part], labels[part])
+        assert ranking.area(Team()) == pytest.approx(roc_auc_score(labels, scores), abs=1e-6)
+
+    def test_one_class_has_no_auc(self) -> None:
+        ranking = metrics.Ranking()
+        ranking.add(np.arange(70_000.0), np.ones(70_000))
+        assert ranking.area(Team()) is None
 
 
 @pytest.mark.parametrize(

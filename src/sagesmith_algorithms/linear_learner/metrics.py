@@ -1,25 +1,27 @@
-"""Metrics of scores, and the threshold that makes the best of a criterion."""
+"""Metrics of scores, and the threshold that makes the best of a criterion.
+
+Metrics come from sums over blocks of rows, and the area under the ROC curve from a `Ranking`, so that they take the same
+memory however many rows there are.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from sagesmith_algorithms.linear_learner.hyperparameters import BINARY, MULTICLASS
 
-__all__ = [
-    "best_threshold",
-    "binary_metrics",
-    "metrics_of",
-    "multiclass_metrics",
-    "regression_metrics",
-    "roc_auc",
-]
+if TYPE_CHECKING:
+    from sagesmith_algorithms.linear_learner.team import Team
+
+__all__ = ["Ranking", "best_threshold", "metrics_of", "roc_auc", "sums_of"]
 
 Array = npt.NDArray[Any]
+EXACT_ROWS: Final = 1 << 16
+_BITS: Final = 18  # of a score that more rows are ranked by: sign, exponent and 9 digits
 
 
 def best_threshold(scores: Array, labels: Array, values: Mapping[str, Any]) -> tuple[float, float]:
@@ -54,21 +56,6 @@ def best_threshold(scores: Array, labels: Array, values: Mapping[str, Any]) -> t
     return float(thresholds[best]), float(goal[best])
 
 
-def binary_metrics(scores: Array, predicted: Array, labels: Array, f_beta: float) -> dict[str, float]:
-    """Return accuracy, precision, recall, F and area under the curve, in AWS's words."""
-    tp = float(((predicted == 1) & (labels == 1)).sum())
-    precision, recall = tp / max((predicted == 1).sum(), 1), tp / max((labels == 1).sum(), 1)
-    found = {
-        "binary_classification_accuracy <score>": float((predicted == labels).mean()),
-        f"binary_f_{f_beta:.3f} <score>": float(_f(np.float64(precision), np.float64(recall), f_beta)),
-        "precision <score>": float(precision),
-        "recall <score>": float(recall),
-    }
-    if 0 < (labels == 1).sum() < len(labels):
-        found["roc_auc_score <score>"] = roc_auc(scores, labels)
-    return found
-
-
 def roc_auc(scores: Array, labels: Array) -> float:
     """Return the share of pairs of a row labelled 1 and one labelled 0 that *scores* order rightly; ties are half."""
     ordered, positive = _sorted(scores, labels)
@@ -82,51 +69,130 @@ def roc_auc(scores: Array, labels: Array) -> float:
     return float((ranks[positive].sum() - n1 * (n1 + 1) / 2) / (n1 * n0))
 
 
-def multiclass_metrics(probabilities: Array, labels: Array, values: Mapping[str, Any]) -> dict[str, float]:
-    """Return the metrics of class scores (n_samples, n_classes), in AWS's words."""
+class Ranking:
+    """The area under the ROC curve of scores that come in blocks.
+
+    It is exact for up to 65,536 rows. More are counted by the leading 18 bits of their scores, which keeps those apart that
+    differ by two parts in a thousand; rows of one count are ties. The area is then right to about six digits.
+    """
+
+    def __init__(self) -> None:
+        self._scores: list[Array] = [np.empty(0, np.float32)]
+        self._positive: list[npt.NDArray[np.bool_]] = [np.empty(0, bool)]
+        self._n_waiting = self._n_rows = 0
+        self._counts: Array = np.zeros(0, np.int64)
+
+    def add(self, scores: Array, labels: Array) -> None:
+        """Take in the *scores* of rows, (n,), with *labels* 0 and 1."""
+        self._scores.append(scores.astype(np.float32))
+        self._positive.append(labels == 1)
+        self._n_rows += len(scores)
+        self._n_waiting += len(scores)
+        if self._n_waiting > EXACT_ROWS:
+            self._count()
+
+    def area(self, team: Team) -> float | None:
+        """Return the area for the rows of all hosts, or None if all labels are alike."""
+        (n_rows,) = team.summed(np.array(self._n_rows))
+        if n_rows <= EXACT_ROWS:
+            scores, positive = team.joined(np.concatenate(self._scores), np.concatenate(self._positive))
+            return roc_auc(scores, positive) if positive.any() and not positive.all() else None
+        self._count()
+        (counts,) = team.summed(self._counts)
+        negative, positive = counts.reshape(-1, 2).T.astype(np.float64)
+        below = np.cumsum(negative) - negative
+        n_pairs = negative.sum() * positive.sum()
+        return float((positive * (below + negative / 2)).sum() / n_pairs) if n_pairs else None
+
+    def _count(self) -> None:
+        """Count the scores that wait."""
+        bits = np.concatenate(self._scores).view(np.uint32)
+        ascending = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31)) >> (32 - _BITS)
+        places = (ascending << 1 | np.concatenate(self._positive)).astype(np.int64)
+        counts = np.bincount(places, minlength=2 << _BITS)
+        self._counts = self._counts + counts if len(self._counts) else counts
+        self._scores, self._positive, self._n_waiting = self._scores[:1], self._positive[:1], 0
+
+
+def sums_of(columns: Mapping[str, Array], labels: Array, values: Mapping[str, Any]) -> dict[str, Array]:
+    """Return sums over rows that `metrics_of` makes metrics of; sums of several blocks are added.
+
+    Args:
+        columns: a model's answers (see `LinearLearner.infer`).
+        labels: (n_samples,), what is right.
+        values: the hyperparameters.
+    """
+    scores = columns["score"].astype(np.float64)
+    if values["predictor_type"] == BINARY:
+        said, truly = columns["predicted_label"] == 1, labels == 1
+        return {
+            "rows": np.array(len(labels)),
+            "right": (said == truly).sum(),
+            "said": said.sum(),
+            "truly": truly.sum(),
+            "hits": (said & truly).sum(),
+        }
+    if values["predictor_type"] == MULTICLASS:
+        return _multiclass_sums(scores, labels.astype(np.intp), values)
+    error = scores - labels
+    return {"rows": np.array(len(error)), "squares": (error**2).sum(), "absolute": np.abs(error).sum()}
+
+
+def _multiclass_sums(probabilities: Array, classes: Array, values: Mapping[str, Any]) -> dict[str, Array]:
     n, n_classes = probabilities.shape
-    classes = labels.astype(np.intp)
     own = probabilities[np.arange(n), classes]
     rank = (probabilities > own[:, None]).sum(axis=1)
     predicted = probabilities.argmax(axis=1)
-    hits = np.bincount(classes[predicted == classes], minlength=n_classes).astype(float)
-    truly = np.bincount(classes, minlength=n_classes)
-    said = np.bincount(predicted, minlength=n_classes)
-    present = truly > 0
-    recall = hits / np.maximum(truly, 1)
-    precision = hits / np.maximum(said, 1)
-    k, beta = values["accuracy_top_k"], values["f_beta"]
     return {
-        "multiclass_accuracy <score>": float((predicted == classes).mean()),
-        f"multiclass_top_k_accuracy_{k} <score>": float((rank < k).mean()),
-        "dcg <score>": float((1 / np.log2(rank + 2)).mean()),
+        "rows": np.array(n),
+        "right": (predicted == classes).sum(),
+        "near": (rank < values["accuracy_top_k"]).sum(),
+        "gain": (1 / np.log2(rank + 2)).sum(),
+        "log_loss": -np.log(np.maximum(own, 1e-15)).sum(),
+        "hits": np.bincount(classes[predicted == classes], minlength=n_classes),
+        "truly": np.bincount(classes, minlength=n_classes),
+        "said": np.bincount(predicted, minlength=n_classes),
+    }
+
+
+def metrics_of(sums: Mapping[str, Array], area: float | None, values: Mapping[str, Any]) -> dict[str, float]:
+    """Return the metrics, in AWS's words, of *sums* (see `sums_of`) and the *area* under the ROC curve, where there is one."""
+    n = sums["rows"]
+    if values["predictor_type"] == MULTICLASS:
+        return _multiclass_metrics(sums, values)
+    if values["predictor_type"] != BINARY:
+        mse = float(sums["squares"] / n)
+        return {
+            "mse <loss>": mse,
+            "rmse <loss>": mse**0.5,
+            "absolute_loss <loss>": float(sums["absolute"] / n),
+        }
+    beta = values["f_beta"]
+    precision, recall = (np.float64(sums["hits"] / max(sums[name], 1)) for name in ("said", "truly"))
+    found = {
+        "binary_classification_accuracy <score>": float(sums["right"] / n),
+        f"binary_f_{beta:.3f} <score>": float(_f(precision, recall, beta)),
+        "precision <score>": float(precision),
+        "recall <score>": float(recall),
+    }
+    return found if area is None else {**found, "roc_auc_score <score>": area}
+
+
+def _multiclass_metrics(sums: Mapping[str, Array], values: Mapping[str, Any]) -> dict[str, float]:
+    n, k, beta = sums["rows"], values["accuracy_top_k"], values["f_beta"]
+    present = sums["truly"] > 0
+    recall = sums["hits"] / np.maximum(sums["truly"], 1)
+    precision = sums["hits"] / np.maximum(sums["said"], 1)
+    return {
+        "multiclass_accuracy <score>": float(sums["right"] / n),
+        f"multiclass_top_k_accuracy_{k} <score>": float(sums["near"] / n),
+        "dcg <score>": float(sums["gain"] / n),
         "macro_recall <score>": float(recall[present].mean()),
         "macro_precision <score>": float(precision[present].mean()),
         f"macro_f_{beta:.3f} <score>": float(_f(precision, recall, beta)[present].mean()),
         "multiclass_balanced_accuracy <score>": float(recall[present].mean()),
-        "multiclass_log_loss <score>": float(-np.log(np.maximum(own, 1e-15)).mean()),
+        "multiclass_log_loss <score>": float(sums["log_loss"] / n),
     }
-
-
-def regression_metrics(predicted: Array, labels: Array) -> dict[str, float]:
-    """Return mean squared and absolute errors, in AWS's words."""
-    error = predicted - labels
-    mse = float((error**2).mean())
-    return {
-        "mse <loss>": mse,
-        "rmse <loss>": mse**0.5,
-        "absolute_loss <loss>": float(np.abs(error).mean()),
-    }
-
-
-def metrics_of(columns: Mapping[str, Array], labels: Array, values: Mapping[str, Any]) -> dict[str, float]:
-    """Return the metrics of a model's answers *columns* (see `LinearLearner.infer`)."""
-    scores = columns["score"].astype(np.float64)
-    if values["predictor_type"] == BINARY:
-        return binary_metrics(scores, columns["predicted_label"], labels, values["f_beta"])
-    if values["predictor_type"] == MULTICLASS:
-        return multiclass_metrics(scores, labels, values)
-    return regression_metrics(scores, labels)
 
 
 def _f(precision: Array | np.float64, recall: Array | np.float64, beta: float) -> Array:

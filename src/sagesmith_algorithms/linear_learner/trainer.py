@@ -31,7 +31,7 @@ __all__ = ["Fitted", "Progress", "Trainer"]
 Array = npt.NDArray[Any]
 Progress = Callable[[int, dict[str, float]], None]
 _DEFAULT_LOSS: Final = {BINARY: "logistic", MULTICLASS: "softmax_loss", REGRESSOR: "squared_loss"}
-_CALIBRATION_SCORES: Final = 1 << 22  # of all models; sorting more takes longer than training them
+_CALIBRATION_SCORES: Final = 1 << 17  # of each model: more hardly moves a threshold
 _COMPARED_SCORES: Final = 1 << 15  # of each of several models; then the best one gets its threshold from more
 _WORTH_WARMING: Final = (
     3  # rows for each of the sample's, from which on passes cost more than steps on the sample
@@ -108,10 +108,12 @@ class Trainer:
         self._chosen = (weights[:, best].astype(np.float32), scaling)
         return self._fitted(weights[:, best], scaling, threshold, settings, n_epochs)
 
-    def scores(self, rows: Rows) -> tuple[Array, Array, float]:
-        """Return the linear scores of *rows* of all hosts by the chosen model, their labels, and their mean loss.
+    def judged(
+        self, rows: Rows, answers: Callable[[Array], Mapping[str, Array]]
+    ) -> tuple[int, dict[str, float]]:
+        """Return the number of *rows* of all hosts, and the metrics of the chosen model for them, in AWS's words.
 
-        Scores and labels have the units of the data as they came.
+        *answers* makes the columns of a response of linear scores, which have the units of the data as they came.
         """
         weights, scaling = self._chosen
         if not rows.n_rows:
@@ -119,19 +121,32 @@ class Trainer:
             rows.read()
             rows.widen(len(weights) - 1, sparse=rows.is_sparse)
             rows.scale(scaling, shuffled=False)
-        loss, total = loss_of(self.loss_name, self._values), 0.0
-        scores, known = [np.empty((0, weights.shape[1]), np.float32)], [np.empty(0, np.float32)]
+        values, loss, total = self._values, loss_of(self.loss_name, self._values), 0.0
+        deviation, mean = scaling.label_deviation, scaling.label_mean
+        ranking = metrics.Ranking()
+
+        def sums(z: Array, labels: Array) -> dict[str, Array]:
+            scores = z.astype(np.float64) * deviation + mean
+            columns = answers(scores[:, 0] if scores.shape[1] == 1 else scores)
+            return metrics.sums_of(columns, labels * deviation + mean, values)
+
+        found = sums(np.empty((0, weights.shape[1]), np.float32), np.empty(0, np.float32))
         with blas_on_one_thread():
             for block, labels in rows.blocks():
                 z = np.asarray(block @ weights)
                 total += float(loss.parts(z, labels)[0].sum(dtype=np.float64))
-                scores.append(z)
-                known.append(labels)
-        z, labels = self._team.joined(np.concatenate(scores), np.concatenate(known))
-        (summed,) = self._team.summed(total)
-        deviation, mean = scaling.label_deviation, scaling.label_mean
-        mean_loss = float(summed) * loss.reported / max(len(labels), 1)
-        return z.astype(np.float64) * deviation + mean, labels * deviation + mean, mean_loss
+                for name, value in sums(z, labels).items():
+                    found[name] = found[name] + value
+                if self._type == BINARY:
+                    ranking.add(z[:, 0], labels)
+        (summed, *parts) = self._team.summed(np.array(total), *found.values())
+        found = dict(zip(found, parts, strict=True))
+        area = ranking.area(self._team) if self._type == BINARY else None
+        n_rows = int(found["rows"])
+        if not n_rows:
+            return 0, {}
+        mean_loss = float(summed) * loss.reported / n_rows
+        return n_rows, {f"{self.objective} <loss>": mean_loss, **metrics.metrics_of(found, area, values)}
 
     # ---- before ----
 
@@ -357,17 +372,20 @@ class Trainer:
             return 0, usual
         flat = weights.reshape(len(weights), -1).astype(np.float32)
         given = self._values["num_calibration_samples"]
-        n_samples = _CALIBRATION_SCORES // n_models if given == "auto" else int(given)
+        n_samples = _CALIBRATION_SCORES if given == "auto" else int(given)
         n_samples = -(-n_samples // self._team.size)
         loss = loss_of(self.loss_name, self._values)
-        sums, scores, known, n_known = np.zeros(n_models), [], [], 0
+        n_samples = min(n_samples, rows.n_rows)
+        sums, scores, known, n_seen = np.zeros(n_models), [], [], 0
         for block, labels in rows.blocks():
             z = np.asarray(block @ flat)
             sums += loss.parts(z, labels)[0].sum(axis=0, dtype=np.float64)
-            if by_threshold and n_known < n_samples:
-                scores.append(z[: n_samples - n_known])
-                known.append(labels[: n_samples - n_known])
-                n_known += len(known[-1])
+            if by_threshold:  # rows from all over, as they may be sorted
+                before = np.arange(n_seen, n_seen + len(labels) + 1) * n_samples // rows.n_rows
+                taken = np.flatnonzero(np.diff(before))
+                scores.append(z[taken])
+                known.append(labels[taken])
+                n_seen += len(labels)
         (sums,) = self._team.summed(sums)
         if not by_threshold:
             return int(np.nanargmin(sums)), usual

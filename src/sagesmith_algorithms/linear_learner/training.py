@@ -14,7 +14,6 @@ from sagesmith_algorithms.errors import CustomerError
 from sagesmith_algorithms.formats.readers import ahead, channel_batches
 from sagesmith_algorithms.linear_learner.data import Labels, Rows
 from sagesmith_algorithms.linear_learner.hyperparameters import MULTICLASS
-from sagesmith_algorithms.linear_learner.metrics import metrics_of
 from sagesmith_algorithms.linear_learner.team import Team
 from sagesmith_algorithms.linear_learner.trainer import Progress, Trainer
 from sagesmith_algorithms.logs import MetricsLog, info
@@ -98,14 +97,11 @@ def run_job(cls: type[LinearLearner], environment: Environment) -> None:
             if name not in channels:
                 continue
             data = train if name == "train" else rows(name)
-            scores, labels, loss = trainer.scores(data)
-            if not len(labels):
+            n_rows, metrics = trainer.judged(data, model.columns)
+            if not n_rows:
                 raise CustomerError(f"There is no row in the channel {name!r}; check its S3Uri.")
             if team.leads:
-                columns = model.columns(scores[:, 0] if scores.shape[1] == 1 else scores)
-                log.quality(
-                    name, {f"{trainer.objective} <loss>": loss, **metrics_of(columns, labels, values)}
-                )
+                log.quality(name, metrics)
     if fitted.settings["optimizer"] == "newton" and values["mini_batch_size"] != 1000:
         info("mini_batch_size has no effect on the model: optimizer=auto means Newton steps here", "WARNING")
     info(f"Best model found for hyperparameters: {json.dumps(fitted.settings)}")
