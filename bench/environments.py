@@ -17,6 +17,11 @@ __all__ = ["ROOT", "WORK", "EnvironmentMissing", "environment"]
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / ".bench"
+# The usual build of PyTorch takes gigabytes, so it comes from PyTorch's own index; but not past a folder that has a build.
+_WHEELS = [Path(folder) for folder in re.split(r"[ ,]", os.environ.get("UV_FIND_LINKS", "")) if folder]
+_TORCH_BUILD = (
+    {} if any(next(each.glob("torch-*"), None) for each in _WHEELS) else {"UV_TORCH_BACKEND": "cpu"}
+)
 
 
 class EnvironmentMissing(RuntimeError):
@@ -36,7 +41,7 @@ def environment(name: str) -> Path:
     requirements = next(path for path in found if path.is_file())
     place = WORK / name
     stamp = place / ".requirements"
-    digest = hashlib.sha256(requirements.read_bytes()).hexdigest()
+    digest = hashlib.sha256(_read(requirements).encode()).hexdigest()
     if stamp.is_file() and stamp.read_text() == digest:
         return place / "bin"
     progress(f"making the environment of {name} (once)")
@@ -51,9 +56,16 @@ def environment(name: str) -> Path:
         [uv, "pip", "install", "--quiet", "--python", place / "bin" / "python", "-r", requirements],
     ]
     for command in commands:
-        variables = {"UV_TORCH_BACKEND": "cpu", **os.environ}  # the usual build of PyTorch takes gigabytes
+        variables = {**_TORCH_BUILD, **os.environ}
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=variables)
         if done.returncode:
             raise EnvironmentMissing(f"{name} is left out: {done.stderr.strip().splitlines()[-1]}")
     stamp.write_text(digest)
     return place / "bin"
+
+
+def _read(requirements: Path) -> str:
+    """Return the requirements with those that they include (``-r FILE``)."""
+    text = requirements.read_text()
+    included = re.findall(r"^-r (\S+)$", text, re.MULTILINE)
+    return "\n".join([text, *(_read(requirements.with_name(name)) for name in included)])

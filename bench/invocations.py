@@ -18,11 +18,15 @@ CONNECTIONS = (1, 16, 64)
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """The model, one row of its data, and what it says to that row."""
+    """The model, one row of its data, and what it says to that row.
+
+    `needs` is the ending of the names of environments that hold its library as well, such as ``-torch``.
+    """
 
     file: Path
     row: tuple[float, ...]
     expected: float
+    needs: str = ""
 
     @property
     def csv(self) -> bytes:

@@ -1,10 +1,12 @@
 """LitServe's server around the benchmark's model, as its documentation says."""
 
 import os
+import runpy
 
 import litserve
 import numpy as np
-import xgboost
+
+place, batch = os.environ["BENCH_MODEL"], int(os.environ["BENCH_BATCH"])
 
 
 class Api(litserve.LitAPI):
@@ -12,16 +14,25 @@ class Api(litserve.LitAPI):
 
     def setup(self, device: str) -> None:
         """Load the model."""
-        self.booster = xgboost.Booster(model_file=os.environ["BENCH_MODEL"])
-        self.booster.set_param({"nthread": 1})
+        if place.endswith(".py"):
+            script = runpy.run_path(place)
+            model = script["model_fn"]("")
+            self.call = lambda rows: script["predict_fn"](rows, model)
+        else:
+            import xgboost
+
+            booster = xgboost.Booster(model_file=place)
+            booster.set_param({"nthread": 1})
+            self.call = booster.inplace_predict
 
     def decode_request(self, request: dict) -> np.ndarray:
         """Read one request."""
-        return np.array(request["x"], np.float32)
+        rows = np.array(request["x"], np.float32)
+        return rows[0] if batch > 1 else rows  # LitServe stacks the rows of a batch
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         """Predict it."""
-        return self.booster.inplace_predict(x)
+        return self.call(x)
 
     def encode_response(self, output: np.ndarray) -> dict:
         """Write its answer."""
@@ -29,7 +40,7 @@ class Api(litserve.LitAPI):
 
 
 if __name__ == "__main__":
-    server = litserve.LitServer(Api(), accelerator="cpu", workers_per_device=1)
+    server = litserve.LitServer(Api(max_batch_size=batch), accelerator="cpu", workers_per_device=1)
     server.run(
         host="127.0.0.1", port=int(os.environ["BENCH_PORT"]), generate_client_file=False, log_level="warning"
     )

@@ -12,7 +12,6 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 
 
-@serve.deployment(num_replicas=1, max_ongoing_requests=256)
 class Model:
     """One replica, one thread, like every other server in the benchmark."""
 
@@ -35,12 +34,28 @@ class Model:
         return PlainTextResponse(f"{self.predict(row.reshape(1, -1))[0]:.9g}")
 
 
+class Batched(Model):
+    """The same with dynamic request batching."""
+
+    @serve.batch(max_batch_size=64, batch_wait_timeout_s=0)
+    async def together(self, rows: list[np.ndarray]) -> list[float]:
+        """Predict the requests that gathered."""
+        return list(self.predict(np.stack(rows)))
+
+    async def __call__(self, request: Request) -> PlainTextResponse:
+        """Predict one request with others."""
+        row = np.array((await request.body()).split(b","), np.float32)
+        return PlainTextResponse(f"{await self.together(row):.9g}")
+
+
+served = Batched if int(os.environ["BENCH_BATCH"]) > 1 else Model
+deployment = serve.deployment(served, num_replicas=1, max_ongoing_requests=256)
 with tempfile.TemporaryDirectory(prefix="ray") as folder:
     ray.init(
         num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False, _temp_dir=folder,
         _node_ip_address="127.0.0.1",
     )  # fmt: skip
     serve.start(http_options={"host": "127.0.0.1", "port": int(os.environ["BENCH_PORT"])})
-    serve.run(Model.bind(), route_prefix="/invocations")
+    serve.run(deployment.bind(), route_prefix="/invocations")
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
     ray.shutdown()

@@ -32,7 +32,7 @@ _RAY_TUNED: Final = {
 @contextlib.contextmanager
 def bentoml(model: Model, folder: Path, seconds: float) -> Iterator[Contenders]:
     """Run BentoML; it has two contenders, without and with its adaptive batching."""
-    binaries, port = environment("bentoml"), free_port()
+    binaries, port = environment("bentoml" + model.needs), free_port()
     command: list[str | Path] = [
         binaries / "bentoml", "serve", "bento_service:Service", "--working-dir", str(_SERVICES),
         "--host", "127.0.0.1", "--port", str(port),
@@ -53,7 +53,7 @@ def bentoml(model: Model, folder: Path, seconds: float) -> Iterator[Contenders]:
 @contextlib.contextmanager
 def mlserver(model: Model, folder: Path, seconds: float) -> Iterator[Contenders]:
     """Run MLServer with its model in the serving process, its quicker way."""
-    binaries, port = environment("mlserver"), free_port()
+    binaries, port = environment("mlserver" + model.needs), free_port()
     place = folder / "mlserver"
     place.mkdir()
     settings: dict[str, Any] = {
@@ -61,20 +61,26 @@ def mlserver(model: Model, folder: Path, seconds: float) -> Iterator[Contenders]
         "metrics_port": free_port(), "parallel_workers": 0,
     }  # fmt: skip
     (place / "settings.json").write_text(json.dumps(settings))
-    (place / "model-settings.json").write_text(
-        json.dumps(
-            {
-                "name": "bench",
-                "implementation": "mlserver_xgboost.XGBoostModel",
-                "parameters": {"uri": str(folder / "model.json"), "version": "v1"},
-            }
+    script = model.file.suffix == ".py"
+    runtime = "mlserver_service.Script" if script else "mlserver_xgboost.XGBoostModel"
+    parameters = {"uri": str(model.file if script else folder / "model.json"), "version": "v1"}
+    titles = {"bench": "MLServer"} | ({"batched": "MLServer, batching"} if script else {})
+    for name in titles:
+        adaptive = {"max_batch_size": 64, "max_batch_time": 0.001} if name == "batched" else {}
+        (place / name).mkdir()
+        (place / name / "model-settings.json").write_text(
+            json.dumps({"name": name, "implementation": runtime, "parameters": parameters, **adaptive})
         )
-    )
     base = f"http://127.0.0.1:{port}"
     command: list[str | Path] = [binaries / "mlserver", "start", str(place)]
-    with peer(command, base + "/v2/models/bench/ready", folder, {"OMP_NUM_THREADS": "1"}) as server:
-        url = base + "/v2/models/bench/infer"
-        yield {"MLServer": _peer_contender(server, url, _JSON, _v2(model), model, seconds)}
+    environ = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(_SERVICES)}
+    with peer(command, base + "/v2/health/ready", folder, environ) as server:
+        yield {
+            title: _peer_contender(
+                server, f"{base}/v2/models/{name}/infer", _JSON, _v2(model), model, seconds
+            )
+            for name, title in titles.items()
+        }
 
 
 def _peer_contender(
@@ -87,32 +93,35 @@ def _peer_contender(
 
 
 @contextlib.contextmanager
-def litserve(model: Model, folder: Path, seconds: float) -> Iterator[Contenders]:
-    """Run LitServe; its batching made it slower on this model (measured), so it runs without."""
-    binaries, port = environment("litserve"), free_port()
+def litserve(model: Model, folder: Path, seconds: float, batch: int = 1) -> Iterator[Contenders]:
+    """Run LitServe; its batching made it slower on the XGBoost model (measured), so there it runs without."""
+    binaries, port = environment("litserve" + model.needs), free_port()
     command: list[str | Path] = [binaries / "python", _SERVICES / "lit_service.py"]
-    base = f"http://127.0.0.1:{port}"
-    with peer(command, base + "/health", folder, _settings(model, port), "litserve") as server:
+    base, name = f"http://127.0.0.1:{port}", "LitServe, batching" if batch > 1 else "LitServe"
+    environ = {**_settings(model, port), "BENCH_BATCH": str(batch)}
+    with peer(command, base + "/health", folder, environ, "litserve") as server:
         body = json.dumps({"x": [model.row]}).encode()
-        yield {"LitServe": _peer_contender(server, base + "/predict", _JSON, body, model, seconds)}
+        yield {name: _peer_contender(server, base + "/predict", _JSON, body, model, seconds)}
 
 
 @contextlib.contextmanager
-def ray_serve(model: Model, folder: Path, seconds: float) -> Iterator[Contenders]:
+def ray_serve(model: Model, folder: Path, seconds: float, batch: int = 1) -> Iterator[Contenders]:
     """Run Ray Serve with the options that its documentation names for throughput."""
-    binaries, port = environment("ray"), free_port()
+    binaries, port = environment("ray" + model.needs), free_port()
     command: list[str | Path] = [binaries / "python", _SERVICES / "ray_service.py"]
-    base = f"http://127.0.0.1:{port}"
-    environ = {**_settings(model, port), **_RAY_TUNED, "RAY_USAGE_STATS_ENABLED": "0"}
+    base, name = f"http://127.0.0.1:{port}", "Ray Serve, batching" if batch > 1 else "Ray Serve"
+    environ = {
+        **_settings(model, port), **_RAY_TUNED, "RAY_USAGE_STATS_ENABLED": "0", "BENCH_BATCH": str(batch),
+    }  # fmt: skip
     with peer(command, base + "/-/healthz", folder, environ, "ray") as server:
         url, headers = base + "/invocations", {"Content-Type": "text/csv"}
-        yield {"Ray Serve": _peer_contender(server, url, headers, model.csv, model, seconds)}
+        yield {name: _peer_contender(server, url, headers, model.csv, model, seconds)}
 
 
 @contextlib.contextmanager
 def pytriton(model: Model, folder: Path, seconds: float) -> Iterator[Contenders]:
     """Run PyTriton with its dynamic batching."""
-    binaries, port = environment("pytriton"), free_port()
+    binaries, port = environment("pytriton" + model.needs), free_port()
     command: list[str | Path] = [binaries / "python", _SERVICES / "triton_service.py"]
     base = f"http://127.0.0.1:{port}"
     # Triton's worker looks for the interpreter's library, which only the system's Python has on the usual path.
