@@ -107,6 +107,16 @@ def instances(served: Served, endpoint: str) -> list[int]:
     ]
 
 
+def counted(flow: Flow, endpoint: str, variant: str, metric: str) -> int:
+    """Return the sum of a metric of the last minutes."""
+    points = flow.served.client("cloudwatch").get_metric_statistics(
+        Namespace="AWS/SageMaker", MetricName=metric, Period=60, Statistics=["Sum"],
+        Dimensions=[{"Name": "EndpointName", "Value": endpoint}, {"Name": "VariantName", "Value": variant}],
+        StartTime=time.time() - 600, EndTime=time.time() + 60,
+    )["Datapoints"]  # fmt: skip
+    return sum(int(point["Sum"]) for point in points)
+
+
 def gone(flow: Flow, endpoint: str) -> None:
     flow.sagemaker.delete_endpoint(EndpointName=endpoint)
 
@@ -169,6 +179,11 @@ def test_an_instance_may_be_killed(flow: Flow) -> None:
     assert lost <= 50, load.statuses
     assert set(load.statuses) <= {200, 424}, load.failures[:3]
     assert all("connection to the container was lost" in text for text in load.failures), load.failures[:3]
+    wait_until(
+        lambda: counted(flow, endpoint, "AllTraffic", "Invocations") == load.statuses.total(),
+        timeout_s=20, what="all to be counted",
+    )  # fmt: skip
+    assert counted(flow, endpoint, "AllTraffic", "InvocationModelErrors") == lost
     gone(flow, endpoint)
 
 
@@ -200,7 +215,10 @@ UPDATES = {
     "plain": None,
     "all-at-once": blue_green("ALL_AT_ONCE"),
     "canary": blue_green("CANARY", CanarySize={"Type": "CAPACITY_PERCENT", "Value": 50}),
-    "linear": blue_green("LINEAR", LinearStepSize={"Type": "CAPACITY_PERCENT", "Value": 25}),
+    "linear": {
+        **blue_green("LINEAR", LinearStepSize={"Type": "CAPACITY_PERCENT", "Value": 25}),
+        "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": "on-nothing"}]},
+    },
     "rolling": {
         "RollingUpdatePolicy": {
             "MaximumBatchSize": {"Type": "INSTANCE_COUNT", "Value": 1},
@@ -211,7 +229,15 @@ UPDATES = {
 
 
 def test_updates_lose_nothing(flow: Flow) -> None:
-    """One endpoint goes through every kind of update under load; each ends with the other model alone."""
+    """One endpoint goes through every kind of update under load; each ends with the other model alone.
+
+    An alarm that watches one, on a metric that nobody writes, does not know anything and takes nothing back.
+    """
+    cloudwatch = flow.served.client("cloudwatch")
+    cloudwatch.put_metric_alarm(
+        AlarmName="on-nothing", Namespace="AWS/SageMaker", MetricName="NoSuchMetric", Statistic="Sum", Period=1,
+        EvaluationPeriods=1, Threshold=0, ComparisonOperator="GreaterThanThreshold",
+    )  # fmt: skip
     configure(flow, "to-1", variant("one", count=2))
     configure(flow, "to-2", variant("two", count=2))
     endpoint = deploy(flow, "updated", variant("one", count=2))
@@ -232,6 +258,9 @@ def test_updates_lose_nothing(flow: Flow) -> None:
             assert set(load.bodies) == {expected[target]}, kind
     assert set(load.statuses) == {200}, load.failures[:3]
     assert "LastDeploymentConfig" in describe(flow, endpoint)
+    (alarm,) = cloudwatch.describe_alarms(AlarmNames=["on-nothing"])["MetricAlarms"]
+    assert alarm["StateValue"] == "INSUFFICIENT_DATA"
+    cloudwatch.delete_alarms(AlarmNames=["on-nothing"])
     gone(flow, endpoint)
 
 
@@ -417,10 +446,17 @@ def test_steps_and_schedules_scale(flow: Flow) -> None:
         "scheduled action name night was triggered",
         "monitor alarm queue in state ALARM triggered policy steps",
     ]
+    nowhere = {**named, "ResourceId": "endpoint/nowhere/variant/AllTraffic"}
     with pytest.raises(ClientError, match="Create the endpoint first"):
-        scaling.register_scalable_target(
-            **{**named, "ResourceId": "endpoint/nowhere/variant/AllTraffic"}, MinCapacity=1, MaxCapacity=2
-        )
+        scaling.register_scalable_target(**nowhere, MinCapacity=1, MaxCapacity=2)
+    with pytest.raises(ClientError, match="Call RegisterScalableTarget first"):
+        scaling.put_scaling_policy(
+            **nowhere, PolicyName="steps", PolicyType="StepScaling",
+            StepScalingPolicyConfiguration={
+                "AdjustmentType": "ChangeInCapacity",
+                "StepAdjustments": [{"MetricIntervalLowerBound": 0, "ScalingAdjustment": 1}],
+            },
+        )  # fmt: skip
     scaling.deregister_scalable_target(**named)
     gone(flow, endpoint)
 
@@ -439,17 +475,10 @@ def test_a_shadow_sees_what_the_variant_gets(flow: Flow) -> None:
     for _ in range(10):
         answer = flow.runtime.invoke_endpoint(EndpointName="shadowed", ContentType="text/csv", Body=ROW)
         assert answer["Body"].read() == b"1.0"
-    cloudwatch = flow.served.client("cloudwatch")
-
-    def refused_by_the_shadow() -> float:
-        points = cloudwatch.get_metric_statistics(
-            Namespace="AWS/SageMaker", MetricName="Invocation4XXErrors", Period=60, Statistics=["Sum"],
-            Dimensions=[{"Name": "EndpointName", "Value": "shadowed"}, {"Name": "VariantName", "Value": "shadow"}],
-            StartTime=time.time() - 600, EndTime=time.time() + 60,
-        )["Datapoints"]  # fmt: skip
-        return float(sum(point["Sum"] for point in points))
-
-    wait_until(lambda: refused_by_the_shadow() == 10, timeout_s=20, what="ten refusals nobody saw")
+    wait_until(
+        lambda: counted(flow, "shadowed", "shadow", "Invocation4XXErrors") == 10,
+        timeout_s=20, what="ten refusals nobody saw",
+    )  # fmt: skip
     flow.sagemaker.create_endpoint_config(
         EndpointConfigName="shadowed-2",
         ProductionVariants=[variant("two", name="real")],
