@@ -277,7 +277,11 @@ def _home(resource: Resource, wanted: str | None) -> Variant:
 
 def _requirements(specification: Mapping[str, Any], home: Variant) -> dict[str, Any]:
     if specification.get("BaseInferenceComponentName"):
-        raise not_available("Specification.BaseInferenceComponentName (adapter inference components)")
+        raise validation_error(
+            "Specification.BaseInferenceComponentName: adapter inference components are not available in Sagesmith. "
+            "Make an inference component of each adapter with its base model, or a model with Mode MultiModel on an "
+            "endpoint of its own, whose container loads adapters as models."
+        )
     kind = specification.get("InstanceType")
     if kind and kind != home.details["instance_type"]:
         raise validation_error(
