@@ -15,7 +15,7 @@ from typing import Any, Final, cast
 
 import httptools
 
-from sagesmith.hosting._gateway_link import Invocation, Link
+from sagesmith.hosting._gateway_link import BIG, Invocation, Link
 from sagesmith_toolkit.frames import MAX_FRAME, STREAM, WINDOW
 
 __all__ = ["MAX_CONNECTIONS", "HttpLink"]
@@ -259,7 +259,11 @@ class HttpConnection(asyncio.Protocol):
         """Send a request, the link's *number*."""
         transport = cast(asyncio.Transport, self._transport)
         self._number = number
-        transport.write(b"%b%d\r\n\r\n%b" % (head, len(body), body))
+        if len(body) < BIG:
+            transport.write(b"%b%d\r\n\r\n%b" % (head, len(body), body))
+        else:
+            transport.write(b"%b%d\r\n\r\n" % (head, len(body)))
+            transport.write(body)
 
     def close(self) -> None:
         """Close it; what it was sent is not answered any more."""

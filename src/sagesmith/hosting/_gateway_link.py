@@ -23,11 +23,12 @@ from sagesmith_toolkit.sockets import unix_address
 if TYPE_CHECKING:
     from sagesmith.hosting._gateway_table import AnyLink
 
-__all__ = ["MAX_QUEUED_BYTES", "Invocation", "Link", "Owner"]
+__all__ = ["BIG", "MAX_QUEUED_BYTES", "Invocation", "Link", "Owner"]
 
-_BIG: Final = 64 * 1024  # from here on a second write is cheaper than a copy
+BIG: Final = 64 * 1024
+"""From here on a second write is cheaper than a copy."""
 _WRITE_AHEAD: Final = 1024 * 1024
-MAX_QUEUED_BYTES: Final = 64 * 1024 * 1024  # beyond, an instance does not take what it is sent
+MAX_QUEUED_BYTES: Final = 128 * 1024 * 1024  # beyond, an instance does not take what it is sent
 _FEW: Final = 8  # so many an instance may always have in flight
 _CONNECT_S: Final = 5.0
 _FIRST_RETRY_S: Final = 0.02
@@ -315,7 +316,7 @@ class Link(asyncio.Protocol):
             invocation.sent = now
             invocation.body = b""
             out += (pack(6 + len(head) + len(body), number, len(head)), head)
-            if len(body) < _BIG:
+            if len(body) < BIG:
                 out.append(body)
                 continue
             transport.write(b"".join(out))
