@@ -308,6 +308,82 @@ def test_a_server_that_dies_is_started_again(flow: Flow, image: str) -> None:
     assert containers(flow.served) == []
 
 
+def test_copies_of_a_component(flow: Flow, image: str) -> None:
+    """On one instance: with their limit of memory, in parts, scaled, and started again when their server dies."""
+    flow.upload({"copies/model.tar.gz": archive(weights=b"c")})
+    flow.sagemaker.create_endpoint_config(
+        EndpointConfigName="own-shelf",
+        ExecutionRoleArn=flow.served.role,
+        ProductionVariants=[{"VariantName": "all", "InitialInstanceCount": 1, "InstanceType": "ml.m5.large"}],
+    )
+    flow.sagemaker.create_endpoint(EndpointName="own-shelf", EndpointConfigName="own-shelf")
+    flow.wait_for_endpoint("own-shelf")
+    needs = {"NumberOfCpuCoresRequired": 0.5, "MinMemoryRequiredInMb": 256, "MaxMemoryRequiredInMb": 512}
+    flow.sagemaker.create_inference_component(
+        InferenceComponentName="own",
+        EndpointName="own-shelf",
+        VariantName="all",
+        Specification={
+            "Container": {"Image": image, "ArtifactUrl": f"s3://{flow.bucket}/copies/model.tar.gz"},
+            "ComputeResourceRequirements": needs,
+        },
+        RuntimeConfig={"CopyCount": 2},
+    )
+
+    def describe() -> Any:
+        return flow.sagemaker.describe_inference_component(InferenceComponentName="own")
+
+    def ask(body: bytes) -> bytes:
+        answer = flow.runtime.invoke_endpoint(
+            EndpointName="own-shelf", InferenceComponentName="own", Body=body
+        )
+        found: bytes = answer["Body"].read()
+        return found
+
+    def up(copies: int) -> bool:
+        found = describe()
+        assert found["InferenceComponentStatus"] != "Failed", found["FailureReason"]
+        present = found["RuntimeConfig"]["CurrentCopyCount"]
+        return (found["InferenceComponentStatus"], present) == ("InService", copies) and (
+            len(containers(flow.served)) == copies
+        )
+
+    try:
+        wait_until(lambda: up(2), timeout_s=60, what="two copies")
+        limits = [
+            Engine().ask("GET", f"/containers{name}/json")["HostConfig"]["Memory"]
+            for name in containers(flow.served)
+        ]
+        assert limits == [512 << 20] * 2
+        assert ask(b"1") == b"c1"
+        stream = flow.runtime.invoke_endpoint_with_response_stream(
+            EndpointName="own-shelf", InferenceComponentName="own", Body=b"parts a b"
+        )
+        assert b"".join(event["PayloadPart"]["Bytes"] for event in stream["Body"]) == b"partsab"
+        with pytest.raises(ClientError, match="connection to the container was lost"):
+            ask(b"die")
+        assert ask(b"2") == b"c2", "by the other copy"
+        wait_until(lambda: up(2), timeout_s=60, what="two copies again")
+        flow.sagemaker.update_inference_component_runtime_config(
+            InferenceComponentName="own", DesiredRuntimeConfig={"CopyCount": 1}
+        )
+        wait_until(lambda: up(1), timeout_s=60, what="one copy")
+        assert ask(b"3") == b"c3"
+    finally:
+        flow.sagemaker.delete_inference_component(InferenceComponentName="own")
+        wait_until(lambda: containers(flow.served) == [], timeout_s=60, what="no copy")
+    wait_until(
+        lambda: (
+            not flow.sagemaker.list_inference_components(EndpointNameEquals="own-shelf")[
+                "InferenceComponents"
+            ]
+        ),
+        timeout_s=30,
+        what="no component",
+    )
+    flow.sagemaker.delete_endpoint(EndpointName="own-shelf")
+
+
 def test_a_server_that_never_answers_fails_the_endpoint(flow: Flow, image: str) -> None:
     flow.sagemaker.create_model(
         ModelName="own-deaf",
