@@ -347,7 +347,9 @@ async def _make_parts(home: Home, settings: Settings, stack: AsyncExitStack) -> 
     def notify_endpoint(arn: str) -> None:
         endpoints.notify(arn)
 
-    serving = HostingParts(gateway=gateway, raised=alarms.raised, **common)
+    serving = HostingParts(
+        gateway=gateway, raised=alarms.raised, answer_s=settings.invocation_timeout_s, **common
+    )
     components = Components(serving, notify_endpoint=notify_endpoint, idle_s=float(settings.scaling_period_s))
     endpoints = Endpoints(
         replace(serving, deployed=deployed, hosts=components, idle_s=settings.serverless_idle_s)

@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 
 from tests.e2e.flow import Flow, xgboost_image
 from tests.e2e.script_mode import archive, sklearn_image
-from tests.e2e.served import Served
+from tests.e2e.served import Served, wait_until
 from tests.e2e.test_hosting import ROW, constant_model, deploy, variant
 
 LIMIT_S = 4
@@ -52,6 +52,28 @@ def invoke(flow: Flow, endpoint: str, body: bytes, **more: Any) -> bytes:
     return found
 
 
+def test_a_serverless_container_that_never_answers_is_replaced(flow: Flow) -> None:
+    """With one container at most, the next request has another at once."""
+    config = {"MemorySizeInMB": 1024, "MaxConcurrency": 1}
+    flow.sagemaker.create_endpoint_config(
+        EndpointConfigName="one-at-most",
+        ProductionVariants=[{"VariantName": "slow", "ModelName": "sleeper", "ServerlessConfig": config}],
+    )
+    flow.sagemaker.create_endpoint(EndpointName="one-at-most", EndpointConfigName="one-at-most")
+    flow.wait_for_endpoint("one-at-most")
+    with pytest.raises(ClientError, match="timed out while waiting"):
+        invoke(flow, "one-at-most", b"1000")
+    assert invoke(flow, "one-at-most", b"0") == b"awake"
+    flow.sagemaker.delete_endpoint(EndpointName="one-at-most")
+
+
+def serves_again(flow: Flow, endpoint: str) -> bool:
+    try:
+        return invoke(flow, endpoint, b"0", TargetVariant="slow") == b"awake"
+    except ClientError:
+        return False
+
+
 def test_what_never_answers_is_given_up_and_holds_up_nobody_else(flow: Flow) -> None:
     """The other variant of its endpoint, and another endpoint, answer all they are asked meanwhile."""
     endpoint = deploy(flow, "both", variant("sleeper", name="slow"), variant("one", name="quick"))
@@ -76,5 +98,9 @@ def test_what_never_answers_is_given_up_and_holds_up_nobody_else(flow: Flow) -> 
             True,
         )
         assert ":log-group:/aws/sagemaker/Endpoints/both:log-stream:slow/i-" in answer["LogStreamArn"]
+    # The process that hangs is replaced, and the variant serves again.
+    wait_until(lambda: serves_again(flow, endpoint), timeout_s=60, what="the variant serves again")
+    lines = flow.log_lines(f"/aws/sagemaker/Endpoints/{endpoint}", "slow/")
+    assert any("The model did not answer in 4 s" in line for line in lines), lines
     for name in (endpoint, "other"):
         flow.sagemaker.delete_endpoint(EndpointName=name)

@@ -162,6 +162,7 @@ class ComponentWorker(EndpointWorker):
             shape=shape,
             server=self._parts.server(),
             role=role,
+            answer_s=self._parts.answer_s,
         )
         task = cast(spec.ServingTask, told.task)
         return replace(told, task=replace(task, limited=bool(most)), log_group=self._log_group(), inside=home)

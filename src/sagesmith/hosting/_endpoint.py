@@ -20,6 +20,7 @@ from sagesmith.fleet.api import InstanceLost
 from sagesmith.hosting._gateway_table import DIRECT, MODELS, RANDOM
 from sagesmith.hosting._serverless import Demand, is_starting
 from sagesmith.hosting._serving_spec import instance_spec, log_group
+from sagesmith.hosting.async_inference import LONGEST_S
 from sagesmith.hosting.parts import Parts
 from sagesmith.instance import spec
 from sagesmith.lifecycle import endpoint as lifecycle
@@ -326,7 +327,12 @@ class EndpointWorker:
             shape=self._parts.fleet.shape(variant.details["instance_type"]),
             server=self._parts.server(),
             role=role,
+            answer_s=LONGEST_S if self._is_asynchronous else self._parts.answer_s,
         )
+
+    @property
+    def _is_asynchronous(self) -> bool:
+        return any(each is not None and each.asynchronous for each in (self.run.current, self.run.pending))
 
     async def _credentials(self, instance_id: str, role_arn: str) -> spec.Credentials:
         identities = self._parts.identities

@@ -38,8 +38,9 @@ def instance_spec(
     shape: InstanceShape,
     server: ServerAddress,
     role: Credentials,
+    answer_s: float,
 ) -> InstanceSpec:
-    """Return the specification of one instance of *variant*.
+    """Return the specification of one instance of *variant*, whose model may take *answer_s* for an answer.
 
     Raises:
         AwsError: nothing is known of an image any more.
@@ -68,6 +69,7 @@ def instance_spec(
             model_data_compression=first.model_data_compression,
             startup_timeout_s=details.get("startup_timeout_s", 240.0),
             download_timeout_s=details.get("download_timeout_s", 3600.0),
+            invocation_timeout_s=answer_s,
             workers=1 if details.get("serverless") else shape.vcpus,  # it gets one request at a time
             code_uri=first.code_uri,
             containers=containers if several else (),

@@ -25,7 +25,7 @@ from sagesmith.store.resources import Resource, Resources
 from sagesmith.store.threads import in_thread
 from sagesmith_toolkit.frames import MAX_FRAME
 
-__all__ = ["Accepted", "AsyncInference", "ObjectAccess"]
+__all__ = ["LONGEST_S", "Accepted", "AsyncInference", "ObjectAccess"]
 
 KIND: Final = "async-invocation"
 PENDING: Final = "Pending"

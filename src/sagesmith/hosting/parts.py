@@ -89,7 +89,7 @@ class Parts:
     starts; `resolve` what an image URI means. `raised` returns those of a region's alarms that are, or since a time
     were, in state ALARM. `deployed` learns what serves at each endpoint, by region and name; None when it is gone.
     `hosts` has copies of inference components on the instances. After `idle_s` a serverless endpoint's container that
-    has nothing to do ends.
+    has nothing to do ends. A model may take `answer_s` for an answer, unless the endpoint is asynchronous.
     """
 
     resources: Resources
@@ -106,3 +106,4 @@ class Parts:
     deployed: Callable[[str, str, Deployment | None], None] = lambda region, name, deployment: None
     hosts: Hosts = field(default_factory=NoHosts)
     idle_s: float = 300.0
+    answer_s: float = 60.0

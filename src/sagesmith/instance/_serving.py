@@ -162,7 +162,12 @@ class Serving:
         workers = str(max(1, self._task.workers))
         return replace(
             plan,
-            environment={"SAGESMITH_SOCKET": inside, "SAGESMITH_WORKERS": workers, **plan.environment},
+            environment={
+                "SAGESMITH_SOCKET": inside,
+                "SAGESMITH_WORKERS": workers,
+                "SAGEMAKER_MODEL_SERVER_TIMEOUT": f"{self._task.invocation_timeout_s:g}",
+                **plan.environment,
+            },
         )
 
     async def _watch(self, container: Container) -> str:

@@ -233,6 +233,7 @@ def _serving_task(task: TransformTask) -> ServingTask:
         model_data_type=task.model_data_type,
         model_data_compression=task.model_data_compression,
         startup_timeout_s=task.startup_timeout_s,
+        invocation_timeout_s=task.invocation_timeout_s,
         workers=task.workers,
         code_uri=task.code_uri,
     )

@@ -151,7 +151,8 @@ class ServingTask:
     container and model are then the first one's. If `many`, `model_data` is the prefix below which the artifacts of
     many models lie, which are loaded when they are asked for, and unless `cached` leave when they are not any more.
     If `vacant`, it serves nothing itself: copies of inference components come to be inside it. If `limited`, its
-    processes may take no more memory than the instance has; others share what the machine has.
+    processes may take no more memory than the instance has; others share what the machine has. A model with code of the
+    user's may take `invocation_timeout_s` for an answer.
     """
 
     kind: ClassVar[str] = "serving"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Callable, Mapping, Optional, Tuple
 from sagesmith_toolkit import aliases, packages
 from sagesmith_toolkit.failures import UserCodeError
 from sagesmith_toolkit.serving.handlers import ModelError, handlers_of
+from sagesmith_toolkit.serving.hung import limit_of, watch
 from sagesmith_toolkit.serving.predictor import UserModel
 from sagesmith_toolkit.source import place_code
 
@@ -70,11 +71,17 @@ def _predictor(framework: str, model_dir: str, code_dir: Path, program: str) -> 
     """Load the user's module and the model."""
     aliases.install()
     module, environ = load_module(code_dir, program), os.environ
+    limit_s = limit_of(environ)
+    predictor: Predictor
     if framework == "tensorflow":
         from sagesmith_toolkit.serving.tensorflow import TensorFlowModel
 
-        return TensorFlowModel(model_dir, module, environ)
-    return UserModel(model_dir, module, handlers_of(framework), environ)
+        predictor = TensorFlowModel(model_dir, module, environ)
+    else:
+        predictor = UserModel(model_dir, module, handlers_of(framework), environ)
+    if limit_s:
+        watch(predictor, limit_s)
+    return predictor
 
 
 def find_code(base: Path, environ: Mapping[str, str]) -> Tuple[Path, str]:
