@@ -9,10 +9,8 @@ from sagesmith.sdk import SdkError
 
 __all__ = ["scaling"]
 
-_SERVICE: Final = {
-    "ServiceNamespace": "sagemaker",
-    "ScalableDimension": "sagemaker:variant:DesiredInstanceCount",
-}
+_SERVICE: Final = {"ServiceNamespace": "sagemaker"}
+_SERVERLESS: Final = "sagemaker:variant:DesiredProvisionedConcurrency"
 _SHOWN: Final = 50
 
 
@@ -31,9 +29,9 @@ def scaling(context: Context, endpoint: str, variants: list[str]) -> str:
         for target in found:
             resource = target["ResourceId"]
             policies = _call(context, "describe_scaling_policies", "ScalingPolicies", ResourceId=resource)
-            targets.append(
-                target | {"variant": ids[resource], "policies": [_told(each) for each in policies]}
-            )
+            noun = "provisioned containers" if target["ScalableDimension"] == _SERVERLESS else "instances"
+            told = {"variant": ids[resource], "noun": noun, "policies": [_told(each) for each in policies]}
+            targets.append(target | told)
         for resource, variant in ids.items():
             past = _call(context, "describe_scaling_activities", "ScalingActivities", ResourceId=resource)
             activities += [activity | {"variant": variant} for activity in past]
