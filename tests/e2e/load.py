@@ -41,6 +41,7 @@ class Load:
         self.statuses: Counter[int] = Counter()
         self.bodies: Counter[str] = Counter()
         self.failures: list[str] = []
+        self._since = 0.0
 
     def __enter__(self) -> Load:
         self._thread.start()
@@ -60,6 +61,11 @@ class Load:
             assert time.monotonic() < deadline, f"the load stands still: {self.statuses} {self.failures[:3]}"
             time.sleep(0.01)
 
+    def forget_bodies(self) -> None:
+        """Count from now on only bodies of answers to requests that are still to be sent."""
+        self._since = time.monotonic()
+        self.bodies.clear()
+
     async def _run(self) -> None:
         context = ssl.create_default_context(cafile=self._served.ca_file)
         async with asyncio.TaskGroup() as group:
@@ -70,16 +76,19 @@ class Load:
     async def _connection(self, context: ssl.SSLContext) -> None:
         writer: asyncio.StreamWriter | None = None
         while not self._ended.is_set():
+            sent = 0.0
             try:
                 if writer is None:
                     reader, writer = await asyncio.open_connection("127.0.0.1", self._port, ssl=context)
+                sent = time.monotonic()
                 writer.write(self._request)
                 status, text = await _answer(reader)
             except (OSError, EOFError):
                 status, text, writer = 0, "the connection was lost", None
             self.statuses[status] += 1
             if status == 200:
-                self.bodies[text] += 1
+                if sent >= self._since:
+                    self.bodies[text] += 1
             else:
                 self.failures.append(text)
             await asyncio.sleep(self._pause_s)

@@ -147,7 +147,7 @@ def test_weights_are_kept_and_changed(flow: Flow) -> None:
         )
         until_status(flow, endpoint, "InService")
         assert len(instances(served, endpoint)) == 3
-        load.bodies.clear()
+        load.forget_bodies()
         load.answers(200)
         assert set(load.bodies) == {"2.0"}
     assert set(load.statuses) == {200}, load.failures[:3]
@@ -253,7 +253,7 @@ def test_updates_lose_nothing(flow: Flow) -> None:
             assert describe(flow, endpoint)["EndpointStatus"] == "Updating"
             endpoint_now = until_status(flow, endpoint, "InService")
             assert endpoint_now["EndpointConfigName"] == ("to-2" if target else "to-1"), kind
-            load.bodies.clear()
+            load.forget_bodies()
             load.answers(100)
             assert set(load.bodies) == {expected[target]}, kind
     assert set(load.statuses) == {200}, load.failures[:3]
@@ -490,7 +490,7 @@ def test_a_shadow_sees_what_the_variant_gets(flow: Flow) -> None:
             EndpointName="shadowed", EndpointConfigName="shadowed-2", DeploymentConfig=policy
         )
         found = until_status(flow, "shadowed", "InService")
-        load.bodies.clear()
+        load.forget_bodies()
         load.answers(20)
     assert (set(load.statuses), set(load.bodies)) == ({200}, {"2.0"}), load.failures[:3]
     assert [v["VariantName"] for v in found["ShadowProductionVariants"]] == ["shadow"]
