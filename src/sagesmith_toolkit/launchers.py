@@ -10,8 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, NamedTuple, Sequence
 
 from sagesmith_toolkit.environment import Environment
 from sagesmith_toolkit.script import Script, gpu_count
@@ -36,15 +35,14 @@ tf.distribute.Server(tf.train.ClusterSpec(cluster), job_name="ps", task_index=in
 """
 
 
-@dataclass(frozen=True)
-class Launch:
+class Launch(NamedTuple):
     """The command that runs the script on this host, and the variables that it gets besides the job's.
 
     No command: the first host runs the script here as well, and has ended.
     """
 
     command: List[str]
-    variables: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str] = {}
 
 
 @contextlib.contextmanager

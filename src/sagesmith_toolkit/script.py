@@ -11,9 +11,8 @@ import json
 import os
 import shlex
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, List, Mapping, Tuple
+from typing import Any, List, Mapping, NamedTuple, Tuple
 
 from sagesmith_toolkit.environment import Environment
 
@@ -27,8 +26,7 @@ _NOT_PARAMETERS = (
 _LOG_LEVEL = 20
 
 
-@dataclass(frozen=True)
-class Script:
+class Script(NamedTuple):
     """What a training job in script mode runs.
 
     `program` is the entry point, a name in `code_dir`; `source` says where the code comes from: an S3 URI, a
@@ -41,8 +39,8 @@ class Script:
     source: str
     code_dir: Path
     framework: str = ""
-    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    hyperparameters: Mapping[str, Any] = {}
+    parameters: Mapping[str, Any] = {}
 
     @classmethod
     def read(cls, environment: Environment, environ: Mapping[str, str]) -> Script:

@@ -1,4 +1,4 @@
-"""What the command line and the server import before they answer: each of these would delay every start."""
+"""What the command line, the server, its agents and a script's launcher do not import first: each would delay every start."""
 
 import subprocess
 import sys
@@ -63,6 +63,7 @@ AGENT = frozenset({"sagesmith.fleet.nursery", "sagesmith.instance.agent"})
             "import sagesmith.fleet.nursery",
             LIBRARIES | ASIDE | {"sagesmith.aws", "sagesmith.server", "typer"},
         ),
+        ("import sagesmith_toolkit.training", LIBRARIES | STANDARD | ASIDE | {"dataclasses", "socket"}),
     ],
 )
 def test_what_is_needed_later_is_imported_later(code: str, unwanted: frozenset[str]) -> None:
