@@ -10,6 +10,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from sagesmith_algorithms import CustomerError, DataError, IPInsights
+from sagesmith_algorithms.ipinsights import training
 from sagesmith_algorithms.ipinsights.network import Network, entity_rows, prefix_rows
 from sagesmith_algorithms.ipinsights.pairs import Pairs, channel_pairs
 from sagesmith_toolkit.environment import Channel
@@ -213,6 +214,10 @@ class TestJob:
         assert found
         assert float(found[1]) > 0.95
         assert len(re.findall(r"Epoch\[4\] Batch \[\d+\]#011Speed: \S+ samples/sec", log)) == 2
+
+    def test_moves_of_different_steps_add_up_and_those_of_the_same_count_once(self) -> None:
+        rates = np.array([[1, 0.02, 0, 0], [1, 0.02, 0.5, 0]], np.float32)
+        np.testing.assert_allclose(training._share(rates), [0.5, 0.99, 1, 0], atol=1e-5)
 
     def test_two_hosts_are_as_good_as_one(self, tmp_path: Path) -> None:
         hosts = ("127.0.1.1", "127.0.1.2")

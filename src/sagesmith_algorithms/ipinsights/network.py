@@ -69,7 +69,10 @@ class _Table:
         self._touches = np.zeros(len(values), np.uint32)
         self._touched = np.empty(len(values), np.int64)
         self._n_touched = 0
-        self.counts = np.zeros(len(values), np.float32)  # of all touches since the hosts last met
+        self.counts = np.zeros(
+            len(values), np.float32
+        )  # of the steps that moved a row since the hosts last met
+        self.before = values  # when they last met
 
     def rows(self, rows: Ints) -> Floats:
         out = np.empty((len(rows), self.values.shape[1]), np.float32)
@@ -88,9 +91,14 @@ class _Table:
             self.values, self._gradients, self._means, self._squares, touched,
             np.float32(rate), np.float32(decay), _FLOOR,
         )  # fmt: skip
-        self.counts[touched] += self._touches[touched]
+        self.counts[touched] += 1
         self._touches[touched] = 0
         self._n_touched = 0
+
+    def settle(self, rows: Ints) -> None:
+        """Begin anew to count moves, of which there were some of *rows*."""
+        self.before[rows] = self.values[rows]
+        self.counts[:] = 0
 
 
 class Network:
@@ -146,7 +154,13 @@ class Network:
         self._rate, self._decay = values["learning_rate"], values["weight_decay"]
         self.entities, self.prefixes, self.layers = entities, prefixes, layers
         self._all_rows = np.arange(self._dim + 1)[:, None]
-        self._n_steps = 0
+        self.n_steps = 0
+        self.n_new_steps = 0  # since the hosts last met
+
+    def remember(self) -> None:
+        """Keep the parameters as they are now, to tell other hosts how they moved since."""
+        for table in self.tables:
+            table.before = table.values.copy()
 
     @property
     def tables(self) -> tuple[_Table, ...]:
@@ -177,8 +191,9 @@ class Network:
                                n_random, n_shuffled, scale, rng)
             for start in range(0, len(entities), chunk)
         )  # fmt: skip
-        self._n_steps += 1
-        rate = self._rate * math.sqrt(1 - 0.999**self._n_steps) / (1 - 0.9**self._n_steps)
+        self.n_steps += 1
+        self.n_new_steps += 1
+        rate = self._rate * math.sqrt(1 - 0.999**self.n_steps) / (1 - 0.9**self.n_steps)
         for table in self.tables:
             table.step(rate, self._decay)
         return float(loss)
