@@ -73,3 +73,5 @@ def test_charts_are_drawn_for_eyes_ears_and_terminals() -> None:
     assert str(chart).startswith("train:<loss>  █")
     assert "no values" in Chart({}).svg()
     assert "<circle" in Chart({"one": [(0, 1.0)]}).svg()
+    broken = Chart({"rate": [(0, 1.0), (1, 2.0), (20, 3.0), (30, 1.0), (31, 1.0)]}, gap=2.5).svg()
+    assert (broken.count("<polyline"), broken.count("<circle")) == (2, 1), "silence is not drawn over"

@@ -13,6 +13,8 @@ __all__ = ["measures"]
 _PERIOD_S: Final = 60
 _WINDOW: Final = timedelta(minutes=30)
 _SPAN: Final = (-30.0, 0.0)
+_GAP: Final = 2.5
+"""Minutes. An instance tells of itself once a minute, so that one may be without; more is silence, and drawn as such."""
 _LEAST_S: Final = 10.0
 """How much of a minute must be over before its rate says anything: metrics come so often."""
 _WANTED: Final = (
@@ -88,7 +90,12 @@ def _measured(context: Context, name: str, variants: list[str]) -> dict[str, Any
             (
                 title,
                 Chart(
-                    found[key], title=title, x_label="minutes, 0 is now", x_range=_SPAN, from_zero=True
+                    found[key],
+                    title=title,
+                    x_label="minutes, 0 is now",
+                    x_range=_SPAN,
+                    from_zero=True,
+                    gap=_GAP,
                 ).svg(),
             )
             for key, title in _CHARTS

@@ -24,6 +24,7 @@ class Chart:
         x_label: what the horizontal axis counts.
         x_range: what the horizontal axis spans; else what the points do.
         from_zero: let the vertical axis begin at zero.
+        gap: points farther apart than this on the horizontal axis are not joined: nothing is known of what lies between.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Chart:
         x_label: str = "step",
         x_range: tuple[float, float] | None = None,
         from_zero: bool = False,
+        gap: float = math.inf,
     ) -> None:
         self.curves = {
             name: [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
@@ -41,7 +43,7 @@ class Chart:
         }
         self.curves = {name: points for name, points in self.curves.items() if points}
         self.title, self.x_label = title, x_label
-        self.x_range, self.from_zero = x_range, from_zero
+        self.x_range, self.from_zero, self.gap = x_range, from_zero, gap
 
     def svg(self) -> str:
         """Return the chart as an SVG element."""
@@ -78,11 +80,13 @@ class Chart:
         )
         for number, (name, points) in enumerate(self.curves.items()):
             color = _COLORS[number % len(_COLORS)]
-            shown = [place(x, y) for x, y in _thinned(points)]
-            if len(shown) == 1:
-                parts.append(f'<circle cx="{shown[0][0]}" cy="{shown[0][1]}" r="3" fill="{color}"/>')
-            line = " ".join(f"{x},{y}" for x, y in shown)
-            parts.append(f'<polyline fill="none" stroke="{color}" stroke-width="2" points="{line}"/>')
+            for piece in _pieces(points, self.gap):
+                shown = [place(x, y) for x, y in _thinned(piece)]
+                if len(shown) == 1:
+                    parts.append(f'<circle cx="{shown[0][0]}" cy="{shown[0][1]}" r="3" fill="{color}"/>')
+                else:
+                    line = " ".join(f"{x},{y}" for x, y in shown)
+                    parts.append(f'<polyline fill="none" stroke="{color}" stroke-width="2" points="{line}"/>')
             x = _LEFT + number % 3 * 215
             y = _HEIGHT + 14 + number // 3 * 20
             parts.append(f'<rect x="{x}" y="{y - 9}" width="10" height="10" fill="{color}"/>')
@@ -117,6 +121,17 @@ class Chart:
             bars = "".join(_BARS[1 + round((value - low) * scale)] for value in values)
             lines.append(f"{name:<{width}}  {bars}  {points[0][1]:.5g} → {points[-1][1]:.5g}")
         return "\n".join(lines)
+
+
+def _pieces(points: Sequence[tuple[float, float]], gap: float) -> list[list[tuple[float, float]]]:
+    """Return *points* in runs, in each of which no two neighbours are farther apart than *gap*."""
+    runs: list[list[tuple[float, float]]] = []
+    for point in points:
+        if runs and abs(point[0] - runs[-1][-1][0]) <= gap:
+            runs[-1].append(point)
+        else:
+            runs.append([point])
+    return runs
 
 
 def _thinned(points: Sequence[tuple[float, float]], most: int = 600) -> list[tuple[float, float]]:

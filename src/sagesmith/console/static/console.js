@@ -13,11 +13,16 @@ if (place) {
       const chosen = new Set([...element.querySelectorAll("input:checked")].map((box) => box.value));
       const scrolled = [...element.querySelectorAll("[data-tail]")].map((tail) =>
         tail.scrollTop + tail.clientHeight < tail.scrollHeight - 4 ? tail.scrollTop : null);
+      const looked = [...element.querySelectorAll("figure")].map((figure) =>
+        figure.scrollLeft + figure.clientWidth < figure.scrollWidth - 4 ? figure.scrollLeft : null);
       const focused = element.contains(document.activeElement) && document.activeElement.getAttribute("href");
       element.innerHTML = html;
       for (const box of element.querySelectorAll("input[type=checkbox]")) box.checked = chosen.has(box.value);
       element.querySelectorAll("[data-tail]").forEach((tail, i) => {
         tail.scrollTop = scrolled[i] ?? tail.scrollHeight;
+      });
+      element.querySelectorAll("figure").forEach((figure, i) => {
+        figure.scrollLeft = looked[i] ?? figure.scrollWidth;
       });
       if (focused) element.querySelector(`[href="${CSS.escape(focused)}"]`)?.focus();
     }
@@ -38,6 +43,7 @@ document.addEventListener("submit", (event) => { // of forms too that come with 
   if (form && !confirm(form.dataset.sure)) event.preventDefault();
 });
 for (const tail of document.querySelectorAll("[data-tail]")) tail.scrollTop = tail.scrollHeight;
+for (const figure of document.querySelectorAll("figure")) figure.scrollLeft = figure.scrollWidth; // what is new is on the right
 for (const form of document.querySelectorAll("form[data-upload]")) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
