@@ -104,6 +104,11 @@ class Rows:
         self.is_sparse = False
         self.class_counts: Array = np.zeros(max(labels.n_classes, 2))
 
+    @property
+    def are_kept(self) -> bool:
+        """Whether all rows are kept in memory; otherwise each pass reads them again."""
+        return self._keeps
+
     def read(self) -> None:
         """Read all rows once and check them."""
         for features, labels in self._checked():

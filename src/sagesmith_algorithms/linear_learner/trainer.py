@@ -309,7 +309,7 @@ class Trainer:
     def _pass_over(self, objective: Objective, rows: Rows, weights: Array) -> tuple[Array, Array]:
         blocks = rows.blocks()
         loss, slopes = np.zeros(objective.n_models), np.zeros(weights.shape)
-        while group := list(islice(blocks, 16 * self._n_threads)):
+        while group := list(islice(blocks, self._n_at_once(rows))):
             parts = [group[i :: self._n_threads] for i in range(self._n_threads)]
             for one_loss, one_slopes in side_by_side(
                 lambda part: objective.pass_over(iter(part), weights), parts
@@ -317,6 +317,10 @@ class Trainer:
                 loss += one_loss
                 slopes += one_slopes
         return loss, slopes
+
+    def _n_at_once(self, rows: Rows) -> int:
+        """Return how many blocks are worked on together: of rows that are read again for each pass few, to keep few."""
+        return (16 if rows.are_kept else 4) * self._n_threads
 
     def _watched(self, objective: Objective, weights: Array, validation: Rows | None) -> Array | None:
         """Return the mean losses of the validation rows."""
@@ -332,7 +336,7 @@ class Trainer:
             return found
 
         blocks = validation.blocks()
-        while group := list(islice(blocks, 16 * self._n_threads)):
+        while group := list(islice(blocks, self._n_at_once(validation))):
             loss += sum(side_by_side(losses, group))
         n, loss = self._team.summed(np.array(validation.n_rows), loss)
         return np.asarray(loss / n)
