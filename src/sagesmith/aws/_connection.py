@@ -4,9 +4,8 @@ httptools calls back for each part of a request. When its headers are complete t
 take it, how large it may be, whether its body streams. It begins when its body is here (or, if it
 streams, at once) and when all requests before it on this connection are answered.
 
-What clients send is read into one buffer that all connections share: a piece is parsed before the next is read,
-and the parser copies what is to be kept. Left to itself, uvloop makes 256 kB of fresh memory for every read of a TLS
-connection, which costs more than all the rest of an invocation.
+What clients send without TLS is read into one buffer that all connections share: a piece is parsed before the next is
+read, and the parser copies what is to be kept. What they send with TLS comes decrypted from `_tls`.
 """
 
 from __future__ import annotations
@@ -157,17 +156,22 @@ class Connection(asyncio.BufferedProtocol):
         return _BUFFER
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Parse what the buffer holds now; whatever is wrong with it is answered and ends the connection."""
+        """Take what the buffer holds now."""
+        self.received(_BUFFER[:nbytes])
+
+    def received(self, data: bytes | memoryview) -> None:
+        """Parse what the client said; whatever is wrong with it is answered and ends the connection."""
+        nbytes = len(data)
         if self._switching:
-            self._carry_in(bytes(_BUFFER[:nbytes]))
+            self._carry_in(bytes(data))
             return
         if self._draining:
             return
         self._piece = nbytes
         try:
-            self._parser.feed_data(_BUFFER[:nbytes])
+            self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self._upgrade_asked(bytes(_BUFFER[upgrade.args[0] : nbytes]))
+            self._upgrade_asked(bytes(data[upgrade.args[0] :]))
         except httptools.HttpParserError as error:
             if isinstance(error.__context__, Exception) and not isinstance(
                 error.__context__, httptools.HttpParserError

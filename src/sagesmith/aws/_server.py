@@ -26,6 +26,7 @@ from sagesmith.aws._exchange import (
     internal_failure,
 )
 from sagesmith.aws._limits import Limits
+from sagesmith.aws._tls import Rounds, TlsTransport
 from sagesmith.aws._tunnel import Tunnel
 from sagesmith.aws.call import BodyReader, Call
 from sagesmith.errors import AwsError
@@ -98,14 +99,16 @@ class HttpServer:
             OSError: the address cannot be listened on.
         """
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(
-            lambda: Connection(self, loop, secure=ssl_context is not None),
-            host,
-            port,
-            ssl=ssl_context,
-            backlog=1024,
-            ssl_handshake_timeout=self.limits.head_s if ssl_context is not None else None,
-        )
+        rounds = Rounds(loop)
+
+        def connection() -> asyncio.BufferedProtocol:
+            if ssl_context is None:
+                return Connection(self, loop, secure=False)
+            return TlsTransport(
+                Connection(self, loop, secure=True), ssl_context, loop, rounds, self.limits.head_s
+            )
+
+        server = await loop.create_server(connection, host, port, backlog=1024)
         self._begin(loop, server)
         bound: int = server.sockets[0].getsockname()[1]
         return bound
