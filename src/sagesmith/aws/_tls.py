@@ -82,12 +82,18 @@ class Rounds:
         came, self._came = self._came, []
         pieces = [transport.decrypted() for transport in came]
         for transport, piece in zip(came, pieces, strict=True):
-            transport.hand_on(piece)
+            try:
+                transport.hand_on(piece)
+            except Exception:
+                transport.broke()
 
     def _send_out(self) -> None:
         going, self._going = self._going, []
         for transport in going:
-            transport.encrypt()
+            try:
+                transport.encrypt()
+            except Exception:
+                transport.broke()
         for transport in going:
             transport.send()
 
@@ -282,6 +288,11 @@ class TlsTransport(asyncio.BufferedProtocol):
         """Send what is encrypted."""
         if self._outgoing.pending:
             self._write(self._take())
+
+    def broke(self) -> None:
+        """End a connection at which something failed that should not: the others of the round go on."""
+        logger.exception("a connection failed")
+        self.abort()
 
     # What the protocol calls
 

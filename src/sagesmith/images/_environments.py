@@ -150,11 +150,20 @@ class Environments:
             BuildFailed: it cannot be built, or was told to stop.
         """
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        told = False
+
+        def say_once(line: str) -> None:
+            """Say that it waits: when several wait, one may have to do so again for those before it to look."""
+            nonlocal told
+            if not told:
+                told = True
+                say(line)
+
         while True:
             found = self.find(wanted)
             if found is not None:
                 return found
-            with self._alone(wanted, say, stop) as alone:
+            with self._alone(wanted, say_once, stop) as alone:
                 mark = _read(self._folder / wanted.folder_name / _MARK)
                 if not alone or (mark is not None and "instead" not in mark):
                     continue
@@ -247,20 +256,17 @@ class Environments:
         self, wanted: PythonEnvironment, say: Callable[[str], None], stop: Callable[[], bool]
     ) -> Iterator[bool]:
         """Wait for the lock; give True once it is held, False if somebody else has built *wanted* meanwhile."""
-        lock, told = self._open_lock(wanted), False
+        lock, waited = self._open_lock(wanted), False
         try:
             alone = False
-            while not alone and not (told and self._is_complete(wanted)):
+            while not alone and not (waited and self._is_complete(wanted)):
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     alone = True
                     continue
                 except BlockingIOError:
-                    if not told:
-                        say(
-                            f"Waiting for the environment {wanted.name}, which is being built for another job."
-                        )
-                        told = True
+                    say(f"Waiting for the environment {wanted.name}, which is being built for another job.")
+                    waited = True
                 if stop():
                     raise BuildFailed(f"told to stop while the environment {wanted.name} was being built")
                 time.sleep(_LOCK_POLL_S)
