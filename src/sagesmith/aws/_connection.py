@@ -28,7 +28,7 @@ from sagesmith.aws._exchange import (
 )
 from sagesmith.aws._limits import Limits
 from sagesmith.aws._sending import Pieces, close_body, read_pieces, stream_headers
-from sagesmith.aws._tunnel import Tunnel
+from sagesmith.aws._tunnel import Passage, Tunnel
 from sagesmith.errors import AwsError
 
 __all__ = ["Connection", "Planner"]
@@ -37,7 +37,6 @@ logger = logging.getLogger(__name__)
 
 _FOREVER: Final = float("inf")
 _BUFFER: Final = memoryview(bytearray(256 * 1024))
-_TUNNEL_BUFFER: Final = 64 * 1024
 
 
 class Planner(Protocol):
@@ -78,19 +77,17 @@ class Connection(asyncio.BufferedProtocol):
         "_can_write",
         "_current",
         "_draining",
-        "_early",
         "_head_bytes",
         "_headers",
         "_limits",
         "_loop",
         "_parser",
+        "_passage",
         "_paused",
         "_pending",
         "_piece",
         "_sender",
-        "_switching",
         "_transport",
-        "_tunnel",
         "closed",
         "deadline",
         "secure",
@@ -114,9 +111,7 @@ class Connection(asyncio.BufferedProtocol):
         self._paused = 0
         self._draining = False
         self._can_write: asyncio.Event | None = None
-        self._switching = False
-        self._early: list[bytes] = []
-        self._tunnel: Tunnel | None = None
+        self._passage: Passage | None = None
         self.closed = False
         self.secure = secure
         self.source_ip = ""
@@ -146,8 +141,8 @@ class Connection(asyncio.BufferedProtocol):
             if exchange is not None and exchange.gone is not None:
                 exchange.gone()
         self._pending.clear()
-        if self._tunnel is not None:
-            self._tunnel.writer.close()
+        if self._passage is not None:
+            self._passage.close()
         if self._can_write is not None:
             self._can_write.set()
 
@@ -162,8 +157,8 @@ class Connection(asyncio.BufferedProtocol):
     def received(self, data: bytes | memoryview) -> None:
         """Parse what the client said; whatever is wrong with it is answered and ends the connection."""
         nbytes = len(data)
-        if self._switching:
-            self._carry_in(bytes(data))
+        if self._passage is not None:
+            self._passage.carry_in(bytes(data))
             return
         if self._draining:
             return
@@ -181,7 +176,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._current is not None:
             self._wait_for_more(self._current, nbytes)
         if self._pending and len(self._pending) > self._limits.pipelined:
-            self._pause()
+            self.pause()
 
     def _wait_for_more(self, exchange: Exchange, size: int) -> None:
         """Give the client time for the rest of *exchange*, of which *size* bytes came now."""
@@ -203,7 +198,7 @@ class Connection(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         """The client has said all; it may still read, unless it speaks another protocol, where this is the end."""
         if (
-            not self._switching
+            self._passage is None
             and self._active is not None
             and not self.secure
             and not (self._current and not self._current.complete)
@@ -345,7 +340,7 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self.deadline = None
         if self._paused and len(self._pending) < self._limits.pipelined:
-            self._resume()
+            self.resume()
 
     def _next(self) -> None:
         if self._active is None and self._pending and not self.closed:
@@ -402,7 +397,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def close_soon(self) -> None:
         """Close now if idle, else after the present answer."""
-        if self.is_idle() or self._tunnel is not None:
+        if self.is_idle() or (self._passage is not None and self._passage.is_open):
             self._transport.close()
         else:
             for exchange in (self._current, self._active, *self._pending):
@@ -443,17 +438,15 @@ class Connection(asyncio.BufferedProtocol):
             self._last_request()
             return
         last.keep_alive = False
-        self._switching = True
-        self._early = [rest] if rest else []
-        self._pause()  # until it is known who reads on
+        self._passage = Passage(self, rest)
 
     def switch(self, tunnel: Tunnel, request_id: str) -> None:
         """Answer 101 and pipe both ways from now on."""
-        if self.closed or not self._switching:
+        passage = self._passage
+        if self.closed or passage is None:
             tunnel.writer.close()
             self.abort()
             return
-        self._tunnel = tunnel
         self.deadline = _FOREVER
         lines = [
             *tunnel.headers,
@@ -463,42 +456,12 @@ class Connection(asyncio.BufferedProtocol):
             ("date", self.server.date.decode()),
         ]
         self.write(status_line(101) + header_block(lines) + b"\r\n" + tunnel.rest)
-        self._sender = self._loop.create_task(self._carry_out(tunnel))
-        early, self._early = self._early, []
-        for piece in early:
-            self._carry_in(piece)
-        self._resume()
+        passage.open(tunnel, self._loop)
 
-    def _carry_in(self, data: bytes) -> None:
-        """Pass on what the client says; a far end that is slow to take it stops him."""
-        tunnel = self._tunnel
-        if tunnel is None:
-            self._early.append(data)
-            return
-        tunnel.writer.write(data)
-        if tunnel.writer.transport.get_write_buffer_size() > _TUNNEL_BUFFER and not self._paused:
-            self._pause()
-            self._loop.create_task(self._drained(tunnel)).add_done_callback(_retrieve)
-
-    async def _drained(self, tunnel: Tunnel) -> None:
-        try:
-            await tunnel.writer.drain()
-        finally:
-            self._resume()
-
-    async def _carry_out(self, tunnel: Tunnel) -> None:
-        """Pass on what the far end says, until it has said all; a client that is slow to take it stops it."""
-        try:
-            while not self.closed and (piece := await tunnel.reader.read(_TUNNEL_BUFFER)):
-                self.write(piece)
-                if self._can_write is not None and not self._can_write.is_set():
-                    await self._can_write.wait()
-        except OSError:
-            pass  # it broke off: so do we
-        finally:
-            tunnel.writer.close()
-            if not self.closed:
-                self._transport.close()
+    def close(self) -> None:
+        """Close when what was written has reached the client."""
+        if not self.closed:
+            self._transport.close()
 
     # Streams in
 
@@ -507,17 +470,19 @@ class Connection(asyncio.BufferedProtocol):
         loop = self._loop
 
         def resume() -> None:
-            loop.call_soon_threadsafe(self._resume)
+            loop.call_soon_threadsafe(self.resume)
 
-        return BodyPipe(self._pause, resume)
+        return BodyPipe(self.pause, resume)
 
-    def _pause(self) -> None:
+    def pause(self) -> None:
+        """Read nothing more from the client until `resume` was called as often."""
         if self._transport is not None and not self.closed:
             self._paused += 1
             if self._paused == 1:
                 self._transport.pause_reading()
 
-    def _resume(self) -> None:
+    def resume(self) -> None:
+        """Read on, if nobody else has paused."""
         if self._paused and not self.closed:
             self._paused -= 1
             if self._paused == 0:
@@ -526,6 +491,11 @@ class Connection(asyncio.BufferedProtocol):
                     self._expect_body()
 
     # Streams out
+
+    async def writable(self) -> None:
+        """Return when the client has taken most of what was written."""
+        if self._can_write is not None and not self._can_write.is_set():
+            await self._can_write.wait()
 
     def send_stream(self, exchange: Exchange, status: int, headers: list[tuple[str, str]], body: Any) -> None:
         """Send an answer piece by piece."""
@@ -567,16 +537,9 @@ class Connection(asyncio.BufferedProtocol):
                 return
             if piece:
                 self.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
-            if self._can_write is not None and not self._can_write.is_set():
-                await self._can_write.wait()
+            await self.writable()
         if chunked:
             self.write(b"0\r\n\r\n")
-
-
-def _retrieve(task: asyncio.Task[None]) -> None:
-    """Take the fault of a far end that broke off: whoever reads from it notices too."""
-    if not task.cancelled():
-        task.exception()
 
 
 def _size_of(headers: Mapping[bytes, bytes]) -> int:
