@@ -78,8 +78,14 @@ class Browser:
         return str(found[_ELEMENT])
 
     def click(self, selector: str) -> None:
-        """Click on an element, as a person does: it must be visible."""
-        self._do("POST", f"/element/{self._element(selector)}/click", {})
+        """Click on an element, as a person does: it must be visible. One that a live update has just replaced is found anew."""
+        for last in (False, False, True):
+            try:
+                self._do("POST", f"/element/{self._element(selector)}/click", {})
+                return
+            except AssertionError as error:
+                if last or "stale element" not in str(error):
+                    raise
 
     def type(self, selector: str, text: str) -> None:
         """Replace what stands in a field; for a file field, name the file."""

@@ -174,7 +174,7 @@ def test_what_is_beyond_the_maximum_concurrency_is_refused(flow: Flow) -> None:
 def test_provisioned_concurrency_scales_with_its_use(flow: Flow) -> None:
     """Use above the target brings a container that stays; a lower limit has it end when it is idle."""
     endpoint, served = (
-        deploy(flow, "provisioned", "one", MaxConcurrency=3, ProvisionedConcurrency=1),
+        deploy(flow, "provisioned", "slow", MaxConcurrency=3, ProvisionedConcurrency=1),
         flow.served,
     )
     scaling = served.client("application-autoscaling")
@@ -204,7 +204,7 @@ def test_provisioned_concurrency_scales_with_its_use(flow: Flow) -> None:
         found: int = variant["CurrentServerlessConfig"]["ProvisionedConcurrency"]
         return found
 
-    with Load(served, endpoint, ROW, connections=1, pause_s=0.0) as load:
+    with Load(served, endpoint, b"0.1", connections=1, pause_s=0.0) as load:
         wait_until(lambda: provisioned() == 2, timeout_s=60, what="another container")
     assert set(load.statuses) == {200}, load.failures[:3]
     assert 0.5 < metric(flow, endpoint, "ServerlessProvisionedConcurrencyUtilization", "Maximum") <= 1
