@@ -460,7 +460,7 @@ def test_tls(running: Running, tmp_path: Path) -> None:
     client = running.client("s3", endpoint_url=f"https://localhost:{port}")
     client._endpoint.http_session._verify = str(certificate)
     assert client.list_buckets()["Buckets"] == []
-    # The client keeps its connection, does not read, and so is not waited for.
+    # The client keeps its connection, and need not say goodbye.
     assert running.server.connections
     running.run(asyncio.wait_for(running.server.close(60.0), 10.0))
 

@@ -49,7 +49,7 @@ FAST_LIMIT: Final = 26 * 1024 * 1024
 RAW_LIMIT: Final = 64 * 1024 * 1024
 STREAM_LIMIT: Final = 1024**4
 _HEALTH: Final = b"/_sagesmith/health"
-_GOODBYE_S: Final = 0.1
+_UNREAD_S: Final = 0.1
 _SWEEP_S: Final = 0.5
 BIG_BODY: Final = 1024 * 1024  # its hash takes 0.6 ms: too long for the loop
 
@@ -154,15 +154,12 @@ class HttpServer:
         self.reading.shutdown(wait=False, cancel_futures=True)
 
     async def _let_end(self, grace_s: float) -> None:
-        """Wait until every request is answered and every client has said goodbye.
-
-        With TLS a client should, but one that keeps an idle connection does not read; it is not waited for.
-        """
+        """Wait until every request is answered and the answers are sent; a client that does not read them is not waited for."""
         began = busy = self._loop.time()
         while self.connections and (now := self._loop.time()) < began + grace_s:
             if any(not connection.is_idle() for connection in self.connections):
                 busy = now
-            elif now > busy + _GOODBYE_S:
+            elif now > busy + _UNREAD_S:
                 break
             await asyncio.sleep(0.01)
 
