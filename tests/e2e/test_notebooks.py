@@ -16,8 +16,11 @@ from typing import Any
 import pytest
 
 from tests.console.browser import Browser, browser, log_in
+from tests.containers.sandbox import needs_sandbox
 from tests.e2e.notebook import Lab, wait_for
 from tests.e2e.served import SAGESMITH, Served, wait_until
+
+pytestmark = needs_sandbox  # the scripts of these notebooks name /home/ec2-user/SageMaker
 
 GROUP = "/aws/sagemaker/NotebookInstances"
 NAME = "notebook-one"

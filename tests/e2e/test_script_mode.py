@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from botocore.exceptions import ClientError, WaiterError
 
+from tests.containers.sandbox import needs_sandbox
 from tests.e2e.flow import Flow, xgboost_image
 from tests.e2e.script_mode import archive, deploy, invoke_npy, script
 from tests.e2e.served import Served
@@ -173,6 +174,7 @@ def test_a_requirement_that_cannot_be_had_fails_the_job(flow: Flow) -> None:
     assert "no-such-package==1" in job["FailureReason"]
 
 
+@needs_sandbox
 def test_code_in_a_channel_runs_without_a_network(flow: Flow) -> None:
     code = "import os, socket\nprint(sorted(os.listdir()))\nopen(os.environ['SM_MODEL_DIR'] + '/m', 'w').close()\n"
     flow.upload({"isolated/sourcedir.tar.gz": archive({"train.py": code})})

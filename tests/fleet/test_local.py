@@ -378,6 +378,7 @@ async def in_time(condition: object, timeout_s: float = 10.0) -> None:
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.skipif(SANDBOX is None, reason=f"no sandbox on this machine: {REASON}")
 async def test_jobs_of_one_name_at_two_servers_have_addresses_of_their_own(world: World) -> None:
     script = "import socket; print(socket.gethostbyname('algo-1'))"
     found = []
