@@ -70,7 +70,7 @@ class PCA(StreamingAlgorithm):
         Number(name="num_components", required=True, integer=True, low=1, doc="Components to compute."),
         Number(name="feature_dim", required=True, integer=True, low=1, doc="Number of features."),
         Number(name="mini_batch_size", required=True, integer=True, low=1,
-               doc="Rows in a batch; has no influence on the result of the regular mode."),
+               doc="Rows in a batch; without influence on a job, which takes rows as they are read."),
         Text(name="algorithm_mode", default="regular", choices=("regular", "randomized"),
              doc="randomized for rows so long that feature_dim x feature_dim numbers are too many."),
         Number(name="extra_components", default=-1, integer=True, low=-1, needs={"algorithm_mode": ("randomized",)},

@@ -20,7 +20,21 @@ import pytest
 from tests.e2e.flow import Flow
 from tests.e2e.served import IMAGES, SAGESMITH
 
-__all__ = ["archive", "deploy", "environment", "framework_image", "invoke_npy", "script", "sklearn_image"]
+__all__ = [
+    "SLEEPER", "archive", "deploy", "environment", "framework_image", "invoke_npy", "script", "sklearn_image",
+]  # fmt: skip
+
+SLEEPER = """
+import time
+
+def model_fn(model_dir):
+    return None
+
+def transform_fn(model, body, content_type, accept):
+    time.sleep(float(body))
+    return "awake", "text/csv"
+"""
+"""An inference script whose model sleeps for as many seconds as it is told."""
 
 
 def framework_image(repository: str, tag: str) -> str:

@@ -110,10 +110,8 @@ def runs(
 
 def _missing(script: str) -> str:
     """What this machine lacks for *script*."""
-    if script.startswith(
-        "sdk3_frameworks.py"
-    ):  # SDK 3 has its containers run scripts below /opt/ml, by that name
-        return missing_sandbox()
+    if script.startswith("sdk3_frameworks.py"):
+        return missing_sandbox()  # SDK 3 has its containers run scripts below /opt/ml, by that name
     return missing_docker() if script == "containers.md" else ""
 
 

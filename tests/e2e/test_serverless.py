@@ -18,21 +18,11 @@ from botocore.exceptions import ClientError
 
 from tests.e2e.flow import Flow, xgboost_image
 from tests.e2e.load import Load
-from tests.e2e.script_mode import archive, sklearn_image
+from tests.e2e.script_mode import SLEEPER, archive, sklearn_image
 from tests.e2e.served import Served, wait_until
 from tests.e2e.test_hosting import constant_model
 
 ROW = b"1,2"
-SLOW = """
-import time
-
-def model_fn(model_dir):
-    return None
-
-def transform_fn(model, body, content_type, accept):
-    time.sleep(float(body))
-    return "done", "text/csv"
-"""
 HUNGRY = """
 import time
 
@@ -64,7 +54,7 @@ def flow(served: Served) -> Flow:
     flow = Flow(served, "serverless")
     flow.upload({
         "one.tar.gz": constant_model(1.0), "two.tar.gz": constant_model(2.0),
-        "slow.tar.gz": archive({"code/inference.py": SLOW}),
+        "slow.tar.gz": archive({"code/inference.py": SLEEPER}),
     })  # fmt: skip
     for name, image in (("one", xgboost_image()), ("two", xgboost_image()), ("slow", sklearn_image())):
         container = {"Image": image, "ModelDataUrl": f"s3://serverless/{name}.tar.gz"}
@@ -165,7 +155,7 @@ def test_what_is_beyond_the_maximum_concurrency_is_refused(flow: Flow) -> None:
         until_containers(flow, endpoint, 2)
         with pytest.raises(ClientError, match="MaxConcurrency") as caught:
             invoke(flow, endpoint, b"0")
-        assert [answer.result(60) for answer in running] == [b"done"] * 2
+        assert [answer.result(60) for answer in running] == [b"awake"] * 2
     assert caught.value.response["Error"]["Code"] == "ThrottlingException"
     assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 429
     flow.sagemaker.delete_endpoint(EndpointName=endpoint)

@@ -10,21 +10,11 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.e2e.flow import Flow, xgboost_image
-from tests.e2e.script_mode import archive, sklearn_image
+from tests.e2e.script_mode import SLEEPER, archive, sklearn_image
 from tests.e2e.served import Served, wait_until
 from tests.e2e.test_hosting import ROW, constant_model, deploy, variant
 
 LIMIT_S = 4
-SLEEPER = """
-import time
-
-def model_fn(model_dir):
-    return None
-
-def transform_fn(model, body, content_type, accept):
-    time.sleep(float(body))
-    return "awake", "text/csv"
-"""
 
 
 @pytest.fixture(scope="module")

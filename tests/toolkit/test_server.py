@@ -302,9 +302,8 @@ async def test_sigterm_ends_the_process_with_exit_code_0(tmp_path: Path) -> None
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", SERVER, path)
     client = None
     for _ in range(1000):
-        with contextlib.suppress(
-            FileNotFoundError, ConnectionRefusedError
-        ):  # not there; or there, and not listening yet
+        # It is not there, or there and not listening yet.
+        with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
             client = await connect(path)
             break
         await asyncio.sleep(0.01)

@@ -3,8 +3,7 @@
 The loop could do it as well (`ssl=` of `create_server`), at a higher price: it reads until OpenSSL raises that nothing
 more is there, an exception for every request, and it takes each connection from the socket to the answer before it looks
 at the next, so that the kernel's code, OpenSSL's and the interpreter's drive each other out of the processor's caches.
-Here one kind of work is done for all connections before the next kind: decrypt, parse and begin; encrypt; send. With 64
-connections an invocation costs the gateway a sixth less processor time.
+Here one kind of work is done for all connections before the next kind: decrypt, parse and begin; encrypt; send.
 
 Closing differs, too: the client need not answer our goodbye.
 """

@@ -359,7 +359,7 @@ class PCAArguments(EstimatorSettings, total=False):
     feature_dim: int
     """Number of features. Required."""
     mini_batch_size: int
-    """Rows in a batch; has no influence on the result of the regular mode. Required."""
+    """Rows in a batch; without influence on a job, which takes rows as they are read. Required."""
     algorithm_mode: Literal["regular", "randomized"]
     """randomized for rows so long that feature_dim x feature_dim numbers are too many. Default: regular."""
     extra_components: int

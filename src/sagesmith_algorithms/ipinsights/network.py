@@ -69,9 +69,7 @@ class _Table:
         self._touches = np.zeros(len(values), np.uint32)
         self._touched = np.empty(len(values), np.int64)
         self._n_touched = 0
-        self.counts = np.zeros(
-            len(values), np.float32
-        )  # of the steps that moved a row since the hosts last met
+        self.counts = np.zeros(len(values), np.float32)  # of steps that moved a row since the hosts last met
         self.before = values  # when they last met
 
     def rows(self, rows: Ints) -> Floats:

@@ -165,9 +165,7 @@ class UserModel:
         try:
             prediction = self._predict(batching.stack([data for _, data in group]), self._model)
             parts = batching.shares(prediction, [len(data) for _, data in group])
-        except (
-            Exception
-        ) as error:  # the user's code; or one of the requests is bad, and its neighbours are not
+        except Exception as error:  # the user's code; or one request is bad, and its neighbours are not
             for at, _ in group:
                 answers[at] = self._answer(requests[at])
             if len(group) > 1 and all(answers[at].status == 200 for at, _ in group):
