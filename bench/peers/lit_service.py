@@ -1,12 +1,12 @@
 """LitServe's server around the benchmark's model, as its documentation says."""
 
 import os
-import runpy
 
 import litserve
 import numpy as np
+from served_model import load
 
-place, batch = os.environ["BENCH_MODEL"], int(os.environ["BENCH_BATCH"])
+batch = int(os.environ["BENCH_BATCH"])
 
 
 class Api(litserve.LitAPI):
@@ -14,16 +14,7 @@ class Api(litserve.LitAPI):
 
     def setup(self, device: str) -> None:
         """Load the model."""
-        if place.endswith(".py"):
-            script = runpy.run_path(place)
-            model = script["model_fn"]("")
-            self.call = lambda rows: script["predict_fn"](rows, model)
-        else:
-            import xgboost
-
-            booster = xgboost.Booster(model_file=place)
-            booster.set_param({"nthread": 1})
-            self.call = booster.inplace_predict
+        self.call, _ = load(os.environ["BENCH_MODEL"])
 
     def decode_request(self, request: dict) -> np.ndarray:
         """Read one request."""

@@ -1,10 +1,9 @@
 """MLServer's runtime around the model of a script, as its documentation says of custom runtimes."""
 
-import runpy
-
 from mlserver import MLModel
 from mlserver.codecs import NumpyCodec
 from mlserver.types import InferenceRequest, InferenceResponse
+from served_model import load
 
 
 class Script(MLModel):
@@ -12,9 +11,7 @@ class Script(MLModel):
 
     async def load(self) -> bool:
         """Load the model."""
-        script = runpy.run_path(self.settings.parameters.uri)
-        model = script["model_fn"]("")
-        self.call = lambda rows: script["predict_fn"](rows, model)
+        self.call, _ = load(self.settings.parameters.uri)
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:

@@ -1,13 +1,13 @@
 """Ray Serve's deployment of the benchmark's model, as its documentation says."""
 
 import os
-import runpy
 import signal
 import tempfile
 
 import numpy as np
 import ray
 from ray import serve
+from served_model import load
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 
@@ -16,17 +16,7 @@ class Model:
     """One replica, one thread, like every other server in the benchmark."""
 
     def __init__(self) -> None:
-        place = os.environ["BENCH_MODEL"]
-        if place.endswith(".py"):
-            script = runpy.run_path(place)
-            model = script["model_fn"]("")
-            self.predict = lambda rows: script["predict_fn"](rows, model)
-        else:
-            import xgboost
-
-            booster = xgboost.Booster(model_file=place)
-            booster.set_param({"nthread": 1})
-            self.predict = booster.inplace_predict
+        self.predict, _ = load(os.environ["BENCH_MODEL"])
 
     async def __call__(self, request: Request) -> PlainTextResponse:
         """Predict one request."""

@@ -1,34 +1,21 @@
 """PyTriton's server around the benchmark's model, as its documentation says, with dynamic batching."""
 
 import os
-import runpy
 import socket
 
 import numpy as np
 from pytriton.decorators import batch
 from pytriton.model_config import DynamicBatcher, ModelConfig, Tensor
 from pytriton.triton import Triton, TritonConfig
+from served_model import load
 
-place = os.environ["BENCH_MODEL"]
-if place.endswith(".py"):
-    script = runpy.run_path(place)
-    model, width = script["model_fn"](""), script["WIDTH"]
-
-    def predict(x: np.ndarray) -> np.ndarray:
-        """Predict with the model of a script."""
-        return script["predict_fn"](x, model).astype(np.float32)
-else:
-    import xgboost
-
-    booster = xgboost.Booster(model_file=place)
-    booster.set_param({"nthread": 1})
-    predict, width = booster.inplace_predict, booster.num_features()
+predict, width = load(os.environ["BENCH_MODEL"])
 
 
 @batch
 def infer(x: np.ndarray) -> list[np.ndarray]:
     """Predict the requests that gathered."""
-    return [predict(x).reshape(-1, 1)]
+    return [predict(x).astype(np.float32).reshape(-1, 1)]
 
 
 def free_port() -> int:
