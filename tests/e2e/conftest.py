@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
@@ -25,3 +25,13 @@ def served() -> Iterator[Served]:
         yield server.up()
     finally:
         server.remove()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the end of the server's log with a test that failed: the server is gone before anybody could look."""
+    report = yield
+    server = getattr(item, "funcargs", {}).get("served")
+    if report.failed and isinstance(server, Served):
+        report.sections.append(("the server's log", server.log()))
+    return report

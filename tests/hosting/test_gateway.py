@@ -282,12 +282,15 @@ async def test_what_was_not_written_goes_to_another_instance(gateway: Gateway, m
     await until_connected(gateway)
     first, second = gateway._instances["i-0"], gateway._instances["i-1"]
     assert isinstance(first, Link)
-    invocation = Answer(HEAD, b"moved", 0.0)
-    first.send(invocation)
+    written, queued = Answer(HEAD, b"written", 0.0), Answer(HEAD, b"moved", 0.0)
+    first.send(written)  # at once: the instance is idle
+    first.send(queued)
     first.connection_lost(None)
-    await asyncio.wait_for(invocation.done, 5)
-    assert invocation.body == b"moved"
-    assert (models[0].got.qsize(), models[1].got.qsize()) == (0, 1)
+    await asyncio.wait_for(queued.done, 5)
+    assert queued.body == b"moved"
+    assert models[1].got.qsize() == 1
+    with pytest.raises(AwsError, match="connection"):
+        await written.done
     assert second.usable
 
 

@@ -58,24 +58,40 @@ class Wrapped(Protocol):
 
 
 class Rounds:
-    """The small pieces that came or are to go in one round of the loop, on all connections."""
+    """The small pieces that came or are to go in one round of the loop, on all connections.
+
+    A client that is alone, while no other waits for an answer, does not wait for a round either.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._came: list[TlsTransport] = []
         self._going: list[TlsTransport] = []
+        self._asking: set[TlsTransport] = set()
 
     def came(self, transport: TlsTransport) -> None:
         """Let *transport* decrypt what it got when all others have got theirs."""
         self._came.append(transport)
-        if len(self._came) == 1:
+        asking = self._asking
+        asking.add(transport)
+        if len(asking) == 1:
+            self._take_in()
+        elif len(self._came) == 1:
             self._loop.call_soon(self._take_in)
 
     def going(self, transport: TlsTransport) -> None:
         """Let *transport* send what it was given when all others have been given theirs."""
         self._going.append(transport)
-        if len(self._going) == 1:
+        asking = self._asking
+        asking.discard(transport)
+        if not asking:
+            self._send_out()
+        elif len(self._going) == 1:
             self._loop.call_soon(self._send_out)
+
+    def gone(self, transport: TlsTransport) -> None:
+        """*transport* is closed: it waits for nothing."""
+        self._asking.discard(transport)
 
     def _take_in(self) -> None:
         came, self._came = self._came, []
@@ -180,6 +196,7 @@ class TlsTransport(asyncio.BufferedProtocol):
         self._over = True
         self._unsent.clear()
         self._stop_waiting()
+        self._rounds.gone(self)
         if self._greeted:
             self._protocol.connection_lost(exc)
 

@@ -35,7 +35,10 @@ def main(descriptor: int) -> NoReturn:
     gc.collect()
     gc.freeze()
     while True:
-        data, descriptors, _, _ = socket.recv_fds(control, _REQUEST, 1)
+        try:
+            data, descriptors, _, _ = socket.recv_fds(control, _REQUEST, 1)
+        except ConnectionResetError:  # the server was killed before it read our last answer
+            os._exit(0)
         if not data:
             os._exit(0)
         request = json.loads(data)

@@ -1,8 +1,8 @@
 """One instance as the gateway sees it: a pipelined connection to its model server, and who waits for what.
 
-Requests gather in a queue during one turn of the loop and leave in one write. From then on they are *written*:
-if the connection breaks they fail, since the model may have worked on them; a request is never sent twice. What
-is still in the queue goes back to the owner, who sends it elsewhere.
+A request to an idle instance leaves at once; others gather in a queue during one turn of the loop and leave in one
+write. From then on they are *written*: if the connection breaks they fail, since the model may have worked on them; a
+request is never sent twice. What is still in the queue goes back to the owner, who sends it elsewhere.
 
 An answer that comes in parts (see `frames`) leaves *waiting* with its first part: its limit in time is another.
 """
@@ -134,10 +134,14 @@ class Link(asyncio.Protocol):
         return self._transport is not None and not self._going and not self.retired
 
     def send(self, invocation: Invocation) -> None:
-        """Send *invocation* at the end of this turn of the loop, or as soon as the connection is there."""
+        """Send *invocation*: at once if the instance is idle, else at the end of this turn of the loop, or as soon as
+        the connection is there.
+        """
         self.queue.append(invocation)
         self.queued_bytes += len(invocation.body)
-        if not self._flushing:
+        if not self.waiting:
+            self._flush()
+        elif not self._flushing:
             self._flushing = True
             self._loop.call_soon(self._flush)
 
