@@ -292,6 +292,19 @@ async def test_a_warm_process_takes_the_job_and_another_takes_its_place() -> Non
 
 
 @pytest.mark.skipif(SANDBOX is None, reason=f"no sandbox on this machine: {REASON}")
+async def test_jobs_right_after_each_other_take_no_process_that_is_just_being_made() -> None:
+    async with a_world(settings=Settings(warm_instances=1), warm_modules={"x": ("colorsys",)}) as world:
+        ears = [Ear() for _ in range(10)]
+        for number, ear in enumerate(ears):
+            command = ("python", "-m", "colorsys")
+            spec = world.spec("", f"i-{number}", command=command, container={"warm": "x"})
+            await world.fleet.start(spec, ear)
+            await asyncio.sleep(0.002 * number)
+        for ear in ears:
+            await ear.until(Finished)
+
+
+@pytest.mark.skipif(SANDBOX is None, reason=f"no sandbox on this machine: {REASON}")
 async def test_idle_processes_end_when_the_server_is_killed(tmp_path: Path) -> None:
     server = dedent(
         f"""

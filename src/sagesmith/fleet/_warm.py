@@ -44,12 +44,17 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class WarmSlot:
-    """One agent that waits. `pidfd` and `control` belong to whoever holds the slot."""
+    """One agent that waits. `pidfd` and `control` belong to whoever holds the slot.
+
+    Once it has `begun`, it has open what it finds by the folder's name, and the folder may get another. It is `ready` when
+    its modules are imported.
+    """
 
     kind: str
     folder: Path
     pidfd: int
     control: socket.socket
+    begun: bool = False
     ready: bool = False
     background: bool = False
 
@@ -131,8 +136,9 @@ class WarmPool:
             self._filling = asyncio.get_running_loop().create_task(self._fill())
 
     def take(self, kind: str) -> WarmSlot | None:
-        """Return an agent that waits, the one that is furthest; None if there is none of this *kind*."""
-        slots = sorted((slot for slot in self._slots if slot.kind == kind), key=lambda slot: not slot.ready)
+        """Return an agent that waits, the one that is furthest; None if none of this *kind* has begun."""
+        begun = (slot for slot in self._slots if slot.kind == kind and slot.begun)
+        slots = sorted(begun, key=lambda slot: not slot.ready)
         if not slots:
             return None
         self._forget(slots[0])
@@ -230,7 +236,7 @@ class WarmPool:
                 process.kill()
 
     def _heard(self, slot: WarmSlot) -> None:
-        """It became ready, or it ended."""
+        """It began, it became ready, or it ended."""
         try:
             said = slot.control.recv(_MESSAGE)
         except BlockingIOError:
@@ -238,10 +244,12 @@ class WarmPool:
         except OSError:
             said = b""
         if said:
-            slot.ready = True
-            self._pause = _BACKOFF_S[0]
-            self.fill()
-            if said == _UNCOMPILED and self._compiling is None and _may_write():
+            slot.begun = True
+            if b"ready" in said:
+                slot.ready = True
+                self._pause = _BACKOFF_S[0]
+                self.fill()
+            if said.endswith(_UNCOMPILED) and self._compiling is None and _may_write():
                 self._compiling = asyncio.get_running_loop().create_task(self._compile(slot.kind))
             return
         _log.warning("a warm process ended while it waited: %s", last_words(slot.folder))
