@@ -150,6 +150,7 @@ class TestQuality:
     def test_rows_may_come_in_windows(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from sagesmith_algorithms.factorization_machines import rows as module
 
+        monkeypatch.setattr(module, "_KEPT_BYTES", 100_000)
         monkeypatch.setattr(module, "_WINDOW_BYTES", 50_000)
         monkeypatch.setattr(module, "_ALONE", 100)
         rows, y = pairs(20000)

@@ -138,6 +138,6 @@ ENTRY = Entry(
         Comparison("seconds", "Sagesmith", "surprise SVD", most=0.5, quality="rmse", bound=GOOD, less_is_better=True),
         Comparison("seconds", "Sagesmith", "torch Adam", most=0.25, quality="rmse", bound=GOOD, less_is_better=True),
         Comparison("peak_mb", "Sagesmith", "surprise SVD", note="target 300 MB"),
-        Comparison("peak_mb", "tenfold data", "Sagesmith", note="one epoch"),
+        Comparison("peak_mb", "tenfold data", "Sagesmith", most=1.1, note="one epoch"),
     ),
 )  # fmt: skip

@@ -1,6 +1,6 @@
 """Rows as the kernels take them, and their order.
 
-Data that fit into a window are read once, shuffled once, and kept. Of larger data one window at a time is in memory,
+Data that fit into `_KEPT_BYTES` are read once, shuffled once, and kept. Of larger data one window at a time is in memory,
 and each epoch reads the files again; so memory does not grow with the data.
 """
 
@@ -21,7 +21,8 @@ from sagesmith_algorithms.formats.batch import Batch, Floats, located
 __all__ = ["Rows", "Windows", "labels_of", "rows_of"]
 
 Array = npt.NDArray[Any]
-_WINDOW_BYTES: Final = 32 << 20
+_KEPT_BYTES: Final = 32 << 20
+_WINDOW_BYTES: Final = _KEPT_BYTES // 2  # beside it are its parts while it is mixed, and what is read ahead
 _TOGETHER: Final = 16
 """Rows that stay side by side in each epoch: single rows in random order cost three times as much, in cache misses."""
 _ALONE: Final = 1 << 14
@@ -102,6 +103,7 @@ class Windows:
         self._checked = checked
         self._seed = seed
         self._kept: Rows | None = None
+        self._limit = _KEPT_BYTES
 
     def __call__(self, epoch: int) -> Iterator[Rows]:
         """Yield the windows of *epoch*."""
@@ -109,19 +111,30 @@ class Windows:
             yield self._kept
             return
         parts: list[Rows] = []
-        n_bytes, whole, rng = 0, True, np.random.default_rng(self._seed)
+        n_bytes, rng = 0, np.random.default_rng(self._seed)
         for batch in self._passes(epoch):
             with located(batch):
                 parts.append(self._checked(batch))
             n_bytes += parts[-1].n_bytes
-            if n_bytes >= _WINDOW_BYTES:
-                yield Rows.mixed(parts, rng)
-                n_bytes, whole = 0, False
+            while n_bytes >= self._limit:
+                self._limit = _WINDOW_BYTES
+                some = _taken(parts, _WINDOW_BYTES)
+                n_bytes -= sum(part.n_bytes for part in some)
+                yield Rows.mixed(some, rng)
         if parts:
             last = Rows.mixed(parts, rng)
-            if whole:
+            if self._limit == _KEPT_BYTES:
                 self._kept = last
             yield last
+
+
+def _taken(parts: list[Rows], n_bytes: int) -> list[Rows]:
+    """Remove and return the first of *parts* that make at least *n_bytes* together."""
+    some: list[Rows] = []
+    while parts and n_bytes > 0:
+        some.append(parts.pop(0))
+        n_bytes -= some[-1].n_bytes
+    return some
 
 
 def rows_of(features: Any, labels: Floats | None, feature_dim: int) -> Rows:
