@@ -31,7 +31,7 @@ def served() -> Iterator[Served]:
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Show the end of the server's log with a test that failed: the server is gone before anybody could look."""
     report = yield
-    server = getattr(item, "funcargs", {}).get("served")
-    if report.failed and isinstance(server, Served):
-        report.sections.append(("the server's log", server.log()))
+    if report.failed:
+        servers = (value for value in getattr(item, "funcargs", {}).values() if isinstance(value, Served))
+        report.sections += [("the server's log", server.log()) for server in servers]
     return report

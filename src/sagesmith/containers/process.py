@@ -196,7 +196,7 @@ class ProcessContainer:
 
     async def stop(self, grace_s: float) -> int:
         """Send SIGTERM, then SIGKILL to everything after *grace_s* seconds; return the exit code."""
-        if grace_s > 0 and not self._watch.done():
+        if grace_s > 0 and self._process.returncode is None:
             processes.signal_all(processes.foreground(self._command()), signal.SIGTERM)
             with contextlib.suppress(asyncio.TimeoutError):
                 return await asyncio.wait_for(asyncio.shield(self._watch), grace_s)
@@ -207,10 +207,11 @@ class ProcessContainer:
         """SIGKILL the whole tree."""
         if self._watch.done():
             return
-        if self._sandboxed and self._init:
+        if self._init_fd >= 0:
             # The namespace's first process: the kernel ends all others with it.
-            processes.signal_all([self._init])
-        else:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._init_fd, signal.SIGKILL)
+        elif self._process.returncode is None:  # else its number may be another's
             processes.signal_all([*processes.descendants(self._process.pid), self._process.pid])
 
     def usage(self) -> Usage:
@@ -256,11 +257,11 @@ class ProcessContainer:
         process_fd = os.pidfd_open(self._process.pid)
         try:
             await _readable(self._loop, process_fd)
+            if not self._sandboxed:
+                self._end_tree()
             code = self._process.wait()
             if self._init_fd >= 0:
                 await _readable(self._loop, self._init_fd)
-            elif not self._sandboxed:
-                self._end_tree()
             await self._read_rest()
         finally:
             for descriptor in (process_fd, self._init_fd, self._source):
@@ -273,6 +274,7 @@ class ProcessContainer:
         return 128 - code if code < 0 else code
 
     def _end_tree(self) -> None:
+        """End what the process left. It is not waited for yet, so that no other has its number."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         for _ in range(_END_TRIES):
