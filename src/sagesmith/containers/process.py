@@ -32,6 +32,7 @@ _READ: Final = 256 * 1024
 _DRAIN_S: Final = 2.0
 _KEPT_LINES: Final = 20
 _END_TRIES: Final = 1000
+_QUIET_LOOKS: Final = 3
 _SYSTEM_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -277,9 +278,11 @@ class ProcessContainer:
         """End what the process left. It is not waited for yet, so that no other has its number."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
+        quiet = 0
         for _ in range(_END_TRIES):
-            # A process that was forking while we looked is found the next time.
-            if not processes.end_marked(self._name):
+            # One that was forking, or that had no environment while it became another program, is found the next time.
+            quiet = 0 if processes.end_marked(self._name) else quiet + 1
+            if quiet == _QUIET_LOOKS:
                 break
             time.sleep(0.001)
 
