@@ -85,7 +85,8 @@ class Served:
         """Kill the server, as a crash would."""
         process = psutil.Process(self.pid)
         process.send_signal(signal.SIGKILL)
-        psutil.wait_procs([process], timeout=10)
+        _, alive = psutil.wait_procs([process], timeout=60)
+        assert not alive, "the killed server does not end: `up` would find that one still running"
 
     def remove(self) -> None:
         """End the server and remove the home folder; fail if any process of it is left."""
