@@ -297,7 +297,7 @@ async def test_jobs_right_after_each_other_take_no_process_that_is_just_being_ma
         ears = [Ear() for _ in range(10)]
         for number, ear in enumerate(ears):
             command = ("python", "-m", "colorsys")
-            spec = world.spec("", f"i-{number}", command=command, container={"warm": "x"})
+            spec = world.spec("", f"{FIRST}-{number}", command=command, container={"warm": "x"})
             await world.fleet.start(spec, ear)
             await asyncio.sleep(0.002 * number)
         for ear in ears:

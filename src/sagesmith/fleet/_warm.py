@@ -46,8 +46,8 @@ _log = logging.getLogger(__name__)
 class WarmSlot:
     """One agent that waits. `pidfd` and `control` belong to whoever holds the slot.
 
-    Once it has `begun`, it has open what it finds by the folder's name, and the folder may get another. It is `ready` when
-    its modules are imported.
+    Once it has `begun`, the agent needs the folder's name no more, and the folder may get another. It is `ready` when its
+    modules are imported.
     """
 
     kind: str

@@ -147,7 +147,7 @@ async def wait_warm(
     (folder / "ml" / "input" / "data").mkdir(parents=True)
     warm = await ProcessRuntime(node.sandbox).prepare(plan, modules)
     reader, writer = await asyncio.open_unix_connection(sock=_socket(control))
-    writer.write(b"begun\n")  # what is opened by the folder's name is open: the server may change it now
+    writer.write(b"begun\n")  # this needs the folder's name no more: the server may change it
     watching = asyncio.create_task(_report(warm, writer))
     line = await reader.readline()
     watching.cancel()
