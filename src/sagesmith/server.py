@@ -216,7 +216,7 @@ async def _serve(home: Home, settings: Settings) -> None:
         status = _StatusRoute(home, parts, state)
         api = Api(
             _handlers(parts),
-            keys=iam.IdentityKeys(parts.identities),
+            keys=iam.IdentityKeys(parts.identities).find,
             authorize=parts.authorizer,
             account_id=settings.account_id,
             max_skew_s=settings.max_skew_s,
@@ -234,7 +234,7 @@ async def _serve(home: Home, settings: Settings) -> None:
             stream_routes={
                 "/v2/": ecr.Distribution(
                     parts.registry,
-                    iam.IdentityKeys(parts.identities),
+                    iam.IdentityKeys(parts.identities).find,
                     parts.authorizer,
                     account_id=settings.account_id,
                 )

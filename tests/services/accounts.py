@@ -57,7 +57,7 @@ class Account:
                 *sts.handlers(self.identities, self.authorizer, strict=strict),
                 SageMaker(),
             ],
-            keys=iam.IdentityKeys(self.identities),
+            keys=iam.IdentityKeys(self.identities).find,
             authorize=self.authorizer,
             account_id=ACCOUNT,
             default_region="us-east-1",

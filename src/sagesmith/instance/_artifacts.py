@@ -11,13 +11,18 @@ import gzip
 import os
 import posixpath
 import stat
-import tarfile
+import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Final, NamedTuple
+from typing import IO, TYPE_CHECKING, Final, NamedTuple
 
 from sagesmith.instance._objects import DataError, Objects, split_uri
+
+if TYPE_CHECKING or sys.version_info >= (3, 11, 4):
+    import tarfile
+else:  # Debian 12's: it does not refuse members that lead out of an archive
+    from backports import tarfile
 
 __all__ = ["Entry", "is_empty", "merge", "open_file", "pack", "put_files", "unpack", "walk"]
 

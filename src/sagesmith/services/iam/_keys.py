@@ -12,13 +12,13 @@ _REMEMBERED = 10_000
 
 
 class IdentityKeys:
-    """A `KeyFinder` over *identities*: two dictionary look-ups for a key that was seen before."""
+    """Whose `find` is a `KeyFinder` over *identities*: two dictionary look-ups for a key that was seen before."""
 
     def __init__(self, identities: Identities) -> None:
         self._identities = identities
         self._made: dict[str, tuple[AccessKey, Key]] = {}
 
-    def __call__(self, access_key_id: str) -> Key | None:
+    def find(self, access_key_id: str) -> Key | None:
         """Return the active key of that name, or None. An expired one is returned: its end is checked later."""
         self._identities.refresh()
         found = self._identities.find_key(access_key_id)

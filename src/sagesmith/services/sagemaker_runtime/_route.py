@@ -108,9 +108,9 @@ class InvokeRoute:
         self._authorize(exchange.caller, ACTION, endpoint.arn, exchange)
         if endpoint.asynchronous:
             raise is_asynchronous(endpoint.name)
-        is_plain = headers.keys().isdisjoint(SPECIAL_HEADERS)
+        is_plain = SPECIAL_HEADERS.isdisjoint(headers)
         if not is_plain:
-            if not headers.keys().isdisjoint(_REFUSED):
+            if not _REFUSED.isdisjoint(headers):
                 raise refuse(next(member for header, member in REFUSED_HEADERS.items() if header in headers))
             if COMPONENT in headers:
                 endpoint = self._gateway.component(endpoint, headers[COMPONENT].decode("latin-1"))
