@@ -13,7 +13,7 @@ import xgboost
 
 from sagesmith_algorithms.formats.batch import Floats
 from sagesmith_algorithms.xgboost.model import Model, load_models
-from sagesmith_algorithms.xgboost.walker import MOST_ROWS, Walker, WalkerInTime
+from sagesmith_algorithms.xgboost.walker import Walker, WalkerInTime
 
 OBJECTIVES = (
     "reg:squarederror", "reg:squaredlogerror", "reg:absoluteerror", "reg:pseudohubererror", "reg:logistic",
@@ -57,6 +57,21 @@ def test_predictions_are_the_librarys(objective: str, tmp_path: Path) -> None:
     assert walker.agrees(model.booster.inplace_predict)
 
 
+@pytest.mark.parametrize("depth", [3, 0])  # 0: as deep as the data ask for
+def test_rows_that_go_together_end_in_the_leaves_of_rows_alone(depth: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    rows = rng.normal(size=(2000, 3)).astype(np.float32)
+    labels = rows[:, 0] * 2 + np.sin(50 * rows[:, 1])
+    parameters = {"max_depth": depth, "grow_policy": "lossguide", "min_child_weight": 0, "nthread": 1}
+    booster = xgboost.train(parameters, xgboost.DMatrix(rows, labels), 10)
+    model = as_saved(booster, tmp_path)
+    walker = Walker(json.loads(model.booster.save_raw("json")), 0)
+    rows[5, 1] = np.nan
+    together = walker.predict(rows, 99)
+    assert together.tolist() == [walker.predict(rows[i : i + 1], 1)[0] for i in range(99)]
+    np.testing.assert_array_equal(together, model.booster.inplace_predict(rows[:99]))
+
+
 def test_only_the_rounds_that_predict_are_walked(tmp_path: Path) -> None:
     booster, rows = booster_of("reg:squarederror")
     booster.set_attr(best_iteration="4")
@@ -82,13 +97,15 @@ def test_what_is_not_known_is_not_walked() -> None:
 def test_a_model_that_is_asked_often_is_walked(tmp_path: Path) -> None:
     booster, rows = booster_of("binary:logistic")
     model = as_saved(booster, tmp_path)
-    expected = booster.inplace_predict(rows[:MOST_ROWS])
+    expected = booster.inplace_predict(rows[:16])
     deadline = time.monotonic() + 60
     while model._walker.get() is None and time.monotonic() < deadline:
         time.sleep(0.001)
-        np.testing.assert_allclose(model.predict(rows[:MOST_ROWS]), expected, rtol=2.0**-22)
-    assert model._walker.get() is not None
-    np.testing.assert_allclose(model.predict(rows[:MOST_ROWS]), expected, rtol=2.0**-22)
+        np.testing.assert_allclose(model.predict(rows[:16]), expected, rtol=2.0**-22)
+    walker = model._walker.get()
+    assert walker is not None
+    assert walker.most_rows >= 16
+    np.testing.assert_allclose(model.predict(rows[:16]), expected, rtol=2.0**-22)
 
 
 def test_a_walker_that_predicts_otherwise_is_not_used() -> None:
@@ -107,3 +124,22 @@ def test_a_walker_that_predicts_otherwise_is_not_used() -> None:
         assert walker.get() is None
     assert asked
     assert walker.get() is None
+
+
+def test_many_rows_are_left_to_a_library_that_is_quicker_then(tmp_path: Path) -> None:
+    booster, _ = booster_of("reg:squarederror")
+    model = as_saved(booster, tmp_path)
+    walker = Walker(json.loads(model.booster.save_raw("json")), 0)
+
+    def quick_for_many(rows: Floats) -> Floats:
+        time.sleep(0.001)
+        return rows[:, 0]
+
+    walker.measure(quick_for_many)
+    assert walker.most_rows == 256
+
+    def quick(rows: Floats) -> Floats:
+        return rows[:, 0]
+
+    walker.measure(quick)
+    assert walker.most_rows < 100

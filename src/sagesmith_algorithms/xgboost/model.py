@@ -1,8 +1,8 @@
 """A saved model, ready to predict: the library's C function below its Python wrapping, on a buffer that stays.
 
 `Booster.predict` takes 130 us for one row, most of it Python. Here the description of the buffer is made once for
-each number of rows, and one row takes 30 us, with the same bits as a result; a model that is asked often has a few rows
-walked without the library, in a tenth of that (see `walker`). Below a thousand rows one thread is quicker than several,
+each number of rows, and one row takes 30 us, with the same bits as a result; a model that is asked often has its rows
+walked without the library, one in a tenth of that (see `walker`). Below a thousand rows one thread is quicker than several,
 whose barriers wait for each other.
 
 AWS's older containers saved pickled boosters. These are read by an unpickler that knows nothing but a booster.
@@ -23,7 +23,7 @@ from xgboost.core import _LIB
 
 from sagesmith_algorithms.errors import CustomerError, DataError
 from sagesmith_algorithms.formats.batch import Floats
-from sagesmith_algorithms.xgboost.walker import MOST_ROWS, WalkerInTime
+from sagesmith_algorithms.xgboost.walker import WalkerInTime
 
 __all__ = ["Model", "load_models"]
 
@@ -128,7 +128,8 @@ class Model:
 
     def predict_buffer(self, n: int) -> Floats:
         """Return the predictions for the first *n* rows of `buffer`."""
-        if n <= MOST_ROWS and (walker := self._walker.get()) is not None:
+        walker = self._walker.get()
+        if walker is not None and n <= walker.most_rows:
             return walker.predict(self.buffer, n)
         return self._predict(self._described[n], n)
 

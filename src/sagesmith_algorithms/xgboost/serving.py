@@ -7,6 +7,7 @@ With several models (of a cross-validation) predictions are averaged, or voted o
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from sagesmith_toolkit.server import Request, Response
 __all__ = ["XGBoostPredictor"]
 
 _PLAIN = b"0123456789.,-+eE\r\n "
+_EXPONENT, _NULL = b"en"
 _VOTED = ("multi:softmax", "binary:hinge")
 
 
@@ -58,14 +60,17 @@ class XGBoostPredictor:
             self._separator = "\n"
         self._keys = selectable(environ.get("SAGEMAKER_INFERENCE_OUTPUT", ""), self._model.objective)
         self._heads: dict[tuple[str, str], tuple[ContentType, ContentType, bool]] = {}
+        # A row is written with `struct`: NumPy takes twice as long to find out that a list holds numbers.
+        self._row = struct.Struct(f"={self._model.n_features}f")
+        self._buffer = self._model.buffer.data.cast("B")
         self._short = len(self._models) == 1 and not self._keys and self._model.reads_buffer
 
     def predict(self, requests: Sequence[Request]) -> Sequence[Response]:
         """Return one response for each of *requests*, in their order."""
         responses: list[Response | None] = [None] * len(requests)
-        model, buffer = self._model, self._model.buffer
+        buffer, pack_into, size = self._buffer, self._row.pack_into, self._row.size
         others: list[int] = []
-        width, room = model.n_features, len(buffer)
+        width, room = self._model.n_features, len(self._model.buffer)
         waiting: list[int] = []
         for i, request in enumerate(requests):
             head = self._heads.get((request.content_type, request.accept))
@@ -76,7 +81,11 @@ class XGBoostPredictor:
                 except orjson.JSONDecodeError:
                     row = None
                 if row is not None and len(row) == width:
-                    buffer[len(waiting)] = row
+                    try:
+                        pack_into(buffer, len(waiting) * size, *row)
+                    except OverflowError:  # no float32 is that large
+                        others.append(i)
+                        continue
                     waiting.append(i)
                     if len(waiting) == room:
                         self._answer_waiting(waiting, responses)
@@ -90,11 +99,9 @@ class XGBoostPredictor:
     def _answer_waiting(self, waiting: list[int], responses: list[Response | None]) -> None:
         if not waiting:
             return
-        predictions = self._model.predict_buffer(len(waiting)).tolist()
-        end = self._end
-        for i, prediction in zip(waiting, predictions, strict=True):
-            text = str(prediction) if isinstance(prediction, float) else ",".join(map(str, prediction))
-            responses[i] = Response(200, types.CSV, (text + end).encode())
+        predictions, end = self._model.predict_buffer(len(waiting)).tolist(), self._end.encode()
+        for i, text in zip(waiting, _texts(predictions), strict=True):
+            responses[i] = Response(200, types.CSV, text + end if end else text)
         waiting.clear()
 
     def _answer(self, request: Request) -> Response:
@@ -160,6 +167,17 @@ class XGBoostPredictor:
         if self._separator == "\n":
             return csv.encode(predictions) + self._end.encode()
         return self._separator.join(map(str, predictions.tolist())).encode()
+
+
+def _texts(predictions: list[Any]) -> list[bytes]:
+    """Return each prediction, a number or a list of numbers, as Python writes it."""
+    if isinstance(predictions[0], float):
+        # In a quarter of the time, and the same but for exponents and what is no number.
+        text = orjson.dumps(predictions)
+        if _EXPONENT not in text and _NULL not in text:
+            return text[1:-1].split(b",")
+        return [str(prediction).encode() for prediction in predictions]
+    return [",".join(map(str, prediction)).encode() for prediction in predictions]
 
 
 def _votes(classes: npt.NDArray[Any]) -> Floats:

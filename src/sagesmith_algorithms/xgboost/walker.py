@@ -13,16 +13,14 @@ import json
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter
 from typing import Any, Final
 
 import numpy as np
 
 from sagesmith_algorithms.formats.batch import Floats
 
-__all__ = ["MOST_ROWS", "Walker", "WalkerInTime"]
-
-MOST_ROWS: Final = 16
-"""Of more rows at a time the library takes no longer: it walks a tree with many rows at once."""
+__all__ = ["Walker", "WalkerInTime"]
 
 _CALLS: Final = 50
 _MOST_BYTES: Final = 8 << 20  # of the model as JSON: larger ones would hold up answers while they are read
@@ -30,25 +28,13 @@ _CHECKED_ROWS: Final = 256
 _TWO_BITS: Final = 2.0**-22  # exponentials of the C library are not always rounded correctly
 
 
-def _exp(values: Floats) -> Floats:
-    """Return e to the power of *values* rounded from float64, as the C library's function for float32 does."""
-    with np.errstate(over="ignore"):
-        result: Floats = np.exp(values.astype(np.float64)).astype(np.float32)
-    return result
-
-
-def _same(margins: Floats) -> Floats:
-    return margins.copy()
-
-
-def _logistic(margins: Floats) -> Floats:
-    one = np.float32(1)
-    result: Floats = one / (one + _exp(-margins))
-    return result
+_ROUNDS: Final = 3
+"""So often each is timed to learn which is quicker."""
 
 
 def _softmax(margins: Floats) -> Floats:
-    powers = _exp(margins - margins.max(axis=1, keepdims=True))
+    # e to the power of what is rounded from float64, as the C library's function for float32 does.
+    powers = np.exp((margins - margins.max(axis=1, keepdims=True)).astype(np.float64)).astype(np.float32)
     total = np.zeros(len(powers))
     for column in powers.T:
         total += column
@@ -74,24 +60,24 @@ def _logit(base: np.float32) -> float:
     return -math.log(one / base - one)  # in float32 up to the logarithm, as the library does
 
 
-_OBJECTIVES: Final[Mapping[str, tuple[Callable[[np.float32], float], Callable[[Floats], Floats]]]] = {
-    "reg:squarederror": (_itself, _same),
-    "reg:squaredlogerror": (_itself, _same),
-    "reg:absoluteerror": (_itself, _same),
-    "reg:pseudohubererror": (_itself, _same),
-    "reg:logistic": (_logit, _logistic),
-    "binary:logistic": (_logit, _logistic),
-    "binary:logitraw": (_itself, _same),
-    "count:poisson": (_log, _exp),
-    "reg:gamma": (_log, _exp),
-    "reg:tweedie": (_log, _exp),
-    "rank:pairwise": (_itself, _same),
-    "rank:ndcg": (_itself, _same),
-    "rank:map": (_itself, _same),
+_OBJECTIVES: Final[Mapping[str, tuple[Callable[[np.float32], float], str | Callable[[Floats], Floats]]]] = {
+    "reg:squarederror": (_itself, "SAME"),
+    "reg:squaredlogerror": (_itself, "SAME"),
+    "reg:absoluteerror": (_itself, "SAME"),
+    "reg:pseudohubererror": (_itself, "SAME"),
+    "reg:logistic": (_logit, "LOGISTIC"),
+    "binary:logistic": (_logit, "LOGISTIC"),
+    "binary:logitraw": (_itself, "SAME"),
+    "count:poisson": (_log, "EXP"),
+    "reg:gamma": (_log, "EXP"),
+    "reg:tweedie": (_log, "EXP"),
+    "rank:pairwise": (_itself, "SAME"),
+    "rank:ndcg": (_itself, "SAME"),
+    "rank:map": (_itself, "SAME"),
     "multi:softprob": (_itself, _softmax),
     "multi:softmax": (_itself, _winner),
 }
-"""Of each objective, what makes a margin of the base score, and predictions of margins."""
+"""Of each objective, what makes a margin of the base score, and predictions of margins: a name in `kernels` or a function."""
 
 
 class Walker:
@@ -101,12 +87,15 @@ class Walker:
         model: the booster as JSON.
         end: how many of its rounds predict; 0: all.
 
+    Attributes:
+        most_rows: up to so many rows at a time `predict` is quicker than the library; see `measure`.
+
     Raises:
         ValueError, KeyError, IndexError, TypeError, ArithmeticError: the model is none that can be walked.
     """
 
     def __init__(self, model: Mapping[str, Any], end: int) -> None:
-        from sagesmith_algorithms.xgboost.kernels import add_leaves
+        from sagesmith_algorithms.xgboost import kernels
 
         learner = model["learner"]
         booster, objective = learner["gradient_booster"], learner["objective"]["name"]
@@ -121,42 +110,51 @@ class Walker:
             raise ValueError("it has no trees, or trees with categorical splits")
         if any(len(tree["base_weights"]) != len(tree["left_children"]) for tree in trees):
             raise ValueError("its leaves are vectors")
-        to_margin, self._transform = _OBJECTIVES[objective]
+        to_margin, kind = _OBJECTIVES[objective]
+        self._kind = int(getattr(kernels, kind)) if isinstance(kind, str) else kernels.SAME
+        self._transform = None if isinstance(kind, str) else kind
         n_groups = max(1, int(learner["learner_model_param"]["num_class"]))
         base = map(np.float32, learner["learner_model_param"]["base_score"].strip("[]").split(","))
-        self._base = np.array([to_margin(score) for score in base], np.float32)
+        margins = np.array([to_margin(score) for score in base], np.float32)
+        self._base = np.ascontiguousarray(np.broadcast_to(margins, n_groups))
         self._n_features = int(learner["learner_model_param"]["num_feature"])
         sizes = [len(tree["left_children"]) for tree in trees]
-        starts = np.cumsum([0, *sizes[:-1]])
-        left, right = (_joined(trees, name, np.int64) for name in ("left_children", "right_children"))
-        shift = np.where(left < 0, 0, np.repeat(starts, sizes))
-        self._arrays = (
-            starts.astype(np.int32),
-            np.array(groups, np.int32),
-            np.ascontiguousarray(np.stack((right + shift, left + shift), axis=1), np.int32),
-            _joined(trees, "split_indices", np.int32),
-            _joined(trees, "split_conditions", np.float32),
-            _joined(trees, "default_left", np.int8),
+        roots = np.cumsum([0, *sizes[:-1]])
+        left, right, features = (
+            _joined(trees, name, np.int64) for name in ("left_children", "right_children", "split_indices")
         )
-        self._margins = np.empty((_CHECKED_ROWS, n_groups), np.float32)
-        self._add_leaves = add_leaves
+        is_leaf, itself = left < 0, np.arange(sum(sizes))
+        start = np.repeat(roots, sizes)
+        nodes = np.stack(
+            (
+                np.where(is_leaf, itself, right + start),
+                np.where(is_leaf, itself, left + start),
+                np.where(is_leaf, 0, features),
+                _joined(trees, "default_left", np.int64),
+            ),
+            axis=1,
+        )
+        self._nodes = np.ascontiguousarray(nodes, np.int32)
+        self._trees = np.ascontiguousarray(
+            np.stack((roots, _depths(self._nodes, roots), groups), axis=1), np.int32
+        )
+        self._values = _joined(trees, "split_conditions", np.float32)
+        self._predict = kernels.predict
+        self.most_rows = 0
         self.predict(np.zeros((1, self._n_features), np.float32), 1)  # loads the machine code
 
     def predict(self, rows: Floats, n: int) -> Floats:
-        """Return the predictions of the first *n* of *rows*, float32 and C-contiguous: (n,), or (n, n_classes).
-
-        n <= 256.
-        """
-        margins = self._margins[:n]
-        margins[:] = self._base
-        self._add_leaves(rows, n, *self._arrays, margins)
-        found = self._transform(margins)
+        """Return the predictions of the first *n* of *rows*, float32 and C-contiguous: (n,), or (n, n_classes)."""
+        found = np.empty((n, len(self._base)), np.float32)
+        self._predict(rows, n, self._trees, self._nodes, self._values, self._base, self._kind, found)
+        if self._transform is not None:
+            found = self._transform(found)
         return found[:, 0] if found.shape[1] == 1 else found
 
     def agrees(self, library: Callable[[Floats], Floats]) -> bool:
         """Return whether *library* predicts the same, but for the last two bits, for rows at, just below and just above thresholds."""
-        _, _, children, features, values, _ = self._arrays
-        inner = np.flatnonzero(children[:, 0] >= 0)
+        inner = np.flatnonzero(self._nodes[:, 0] != np.arange(len(self._nodes)))
+        features, values = self._nodes[:, 2], self._values
         rng = np.random.default_rng(0)
         rows = np.full((_CHECKED_ROWS, self._n_features), np.nan, np.float32)
         for feature in np.unique(features[inner]):
@@ -167,6 +165,15 @@ class Walker:
         rows[rng.random(rows.shape) < 0.1] = np.nan
         found, expected = self.predict(rows, len(rows)), library(rows)
         return found.shape == expected.shape and np.allclose(found, expected, rtol=_TWO_BITS, atol=0)
+
+    def measure(self, library: Callable[[Floats], Floats]) -> None:
+        """Set `most_rows`: a call of *library* takes a while in any case, but then it may take less for each row."""
+        rows = np.zeros((_CHECKED_ROWS, self._n_features), np.float32)
+        rows[:] = np.linspace(-1, 1, _CHECKED_ROWS, dtype=np.float32)[:, None]
+        once, all_ = (_seconds(library, rows[:n]) for n in (1, _CHECKED_ROWS))
+        walked = _seconds(lambda some: self.predict(some, len(some)), rows) / _CHECKED_ROWS
+        saved = walked - max(0.0, all_ - once) / _CHECKED_ROWS  # by the library, for each row
+        self.most_rows = _CHECKED_ROWS if saved <= once / _CHECKED_ROWS else int(once / saved)
 
 
 class WalkerInTime:
@@ -196,7 +203,9 @@ class WalkerInTime:
                     threading.Thread(target=self._make, args=(model,), name="walker", daemon=True).start()
             elif self._made:
                 walker = self._made.pop()
-                self._walker = walker if walker.agrees(self._library) else None
+                if walker.agrees(self._library):
+                    walker.measure(self._library)
+                    self._walker = walker
         return self._walker
 
     def _make(self, model: bytes) -> None:
@@ -208,3 +217,24 @@ class WalkerInTime:
 
 def _joined(trees: Sequence[Mapping[str, Any]], name: str, dtype: Any) -> Any:
     return np.concatenate([np.asarray(tree[name], dtype) for tree in trees])
+
+
+def _depths(nodes: Any, roots: Any) -> Any:
+    """Return how many steps lead from each of *roots* to its deepest leaf."""
+    depths = np.zeros(len(roots), np.int64)
+    places, of = roots, np.arange(len(roots))
+    while True:
+        inner = nodes[places, 0] != places
+        if not inner.any():
+            return depths
+        places, of = nodes[places[inner], :2].ravel(), np.repeat(of[inner], 2)
+        depths[of] += 1
+
+
+def _seconds(predict: Callable[[Floats], Floats], rows: Floats) -> float:
+    best = math.inf
+    for _ in range(_ROUNDS):
+        began = perf_counter()
+        predict(rows)
+        best = min(best, perf_counter() - began)
+    return best
