@@ -128,6 +128,9 @@ def test_containers_come_with_the_requests_and_go(flow: Flow) -> None:
     wait_until(
         lambda: metric(flow, endpoint, "ModelSetupTime", "Maximum"), timeout_s=10, what="the cold start's time"
     )  # fmt: skip
+    wait_until(  # the container's start may have been written before the answer was counted
+        lambda: metric(flow, endpoint, "Invocations", "Sum"), timeout_s=10, what="the invocation"
+    )
     assert metric(flow, endpoint, "Invocations", "Sum") == 1
     with Load(served, endpoint, ROW, connections=1) as load:
         (killed,) = until_containers(flow, endpoint, 1)
