@@ -6,6 +6,7 @@ and each epoch reads the files again; so memory does not grow with the data.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -28,7 +29,7 @@ _TOGETHER: Final = 16
 _ALONE: Final = 1 << 14
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Rows:
     """Rows in CSR form: int64, int32 and float32, as SciPy calls them, and float32 labels (n_samples,) or none."""
 
@@ -44,6 +45,11 @@ class Rows:
     def n_bytes(self) -> int:
         """Memory of all arrays."""
         return self.indptr.nbytes + self.indices.nbytes + self.values.nbytes + self.labels.nbytes
+
+    @functools.cached_property
+    def longest(self) -> int:
+        """The number of values in the row that has most."""
+        return int(np.diff(self.indptr).max(initial=0))
 
     def order(self, rng: np.random.Generator) -> Array:
         """Return the numbers of all rows in a new order; of many rows, some stay side by side."""

@@ -6,6 +6,7 @@ those of the features that occur in it, and every host makes the same step with 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -162,7 +163,7 @@ class Trainer:
         while True:
             message = self._gradients(next(batches, None))
             received = [_Message(data, parameters) for data in hosts.exchange(message)]
-            sums = np.sum([one.sums for one in received], axis=0)
+            sums = functools.reduce(np.add, [one.sums for one in received])
             if not sums[0]:
                 return
             self._room(sum(len(one.features) for one in received))
@@ -195,8 +196,7 @@ class Trainer:
 
     def _make_room(self, rows: Rows, size: int) -> None:
         """Make room for the features of any *size* of *rows*."""
-        longest = int(np.diff(rows.indptr).max(initial=0))
-        self._room(min(len(self._slots), len(rows.indices), size * longest))
+        self._room(min(len(self._slots), len(rows.indices), size * rows.longest))
 
     def _room(self, n: int) -> None:
         if n > len(self._buffers[0]):
