@@ -12,6 +12,7 @@ import pytest
 import xgboost
 
 from sagesmith_algorithms.formats.batch import Floats
+from sagesmith_algorithms.xgboost import kernels
 from sagesmith_algorithms.xgboost.model import Model, load_models
 from sagesmith_algorithms.xgboost.walker import Walker, WalkerInTime
 
@@ -55,6 +56,7 @@ def test_predictions_are_the_librarys(objective: str, tmp_path: Path) -> None:
     expected = model.booster.inplace_predict(rows[:40])
     np.testing.assert_allclose(walker.predict(rows, 40), expected, rtol=2.0**-22)
     assert walker.agrees(model.booster.inplace_predict)
+    assert len(kernels.predict.signatures) == 1  # type: ignore[attr-defined]  # compiled once, for all
 
 
 @pytest.mark.parametrize("depth", [3, 0])  # 0: as deep as the data ask for

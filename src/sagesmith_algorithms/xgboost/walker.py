@@ -116,7 +116,7 @@ class Walker:
         n_groups = max(1, int(learner["learner_model_param"]["num_class"]))
         base = map(np.float32, learner["learner_model_param"]["base_score"].strip("[]").split(","))
         margins = np.array([to_margin(score) for score in base], np.float32)
-        self._base = np.ascontiguousarray(np.broadcast_to(margins, n_groups))
+        self._base = np.array(np.broadcast_to(margins, n_groups))
         self._n_features = int(learner["learner_model_param"]["num_feature"])
         sizes = [len(tree["left_children"]) for tree in trees]
         roots = np.cumsum([0, *sizes[:-1]])
