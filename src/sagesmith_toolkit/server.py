@@ -230,7 +230,10 @@ class ModelServer:
             if at < end:
                 connection.frames.keep(buffer[at:], header)
         self._arrivals += 1
-        self._schedule()
+        if len(self._connections) == 1 and self._threads is None and not self._scheduled:
+            self._turn()  # nobody else can have sent anything: what waits is the whole batch
+        else:
+            self._schedule()
 
     def _take_other(self, connection: _Connection, number: int, request: Request) -> None:
         """Take a request that is no plain invocation: a ping, a stream, what is said of one, or for the predictor."""

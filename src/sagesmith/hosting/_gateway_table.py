@@ -170,13 +170,15 @@ class Variant:
     def answered(
         self, link: AnyLink, invocation: Invocation, status: int, head: bytes, body: bytes, now: float
     ) -> None:
-        """Pass the model's answer on, and count it. *now* is when it arrived."""
+        """Pass the model's answer on, and count it then. *now* is when it arrived."""
+        good = 200 <= status < 300
+        if good:
+            invocation.succeed(self._headers.get(head) or self._headers_of(head), body)
         counters = self.counters
         counters.invocations += 1
         counters.model_latency.add(int((now - invocation.sent) * 1e6))
         counters.overhead.add(int((invocation.sent - invocation.arrived) * 1e6))
-        if 200 <= status < 300:
-            invocation.succeed(self._headers.get(head) or self._headers_of(head), body)
+        if good:
             return
         if invocation.begun:
             counters.note(MID_STREAM, "None", 1.0)

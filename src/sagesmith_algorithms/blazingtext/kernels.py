@@ -150,7 +150,7 @@ def _sentence(text: Any, at: Any, end: Any, keep: Any, words: Any, state: Any) -
     return at, n, state
 
 
-@compiled("void(float32[::1], float32[:,::1], float32[:,::1], int64, int32[::1], int64, float32, uint64, float32[::1])",
+@compiled("uint64(float32[::1], float32[:,::1], float32[:,::1], int64, int32[::1], int64, float32, uint64, float32[::1])",
           fastmath=True, error_model="numpy")  # fmt: skip
 def _predict(
     hidden: Any,
@@ -162,8 +162,12 @@ def _predict(
     rate: Any,
     state: Any,
     gradient: Any,
-) -> None:
-    """Let *hidden* predict *target* and not the negative samples; update *outputs*, add to the *gradient* of hidden."""
+) -> Any:
+    """Let *hidden* predict *target* and not the negative samples; update *outputs*, add to the *gradient* of hidden.
+
+    Returns:
+        the state of the random numbers.
+    """
     dim = hidden.shape[0]
     for number in range(negatives + 1):
         word, label = target, np.float32(1.0)
@@ -183,6 +187,7 @@ def _predict(
         for k in range(dim):
             gradient[k] += step * row[k]
             row[k] += step * hidden[k]
+    return state
 
 
 @compiled(
@@ -228,25 +233,25 @@ def skipgram(
             width = np.int64(1) + np.int64((state >> np.uint64(33)) % np.uint64(window))
             first, last = starts[words[i]], starts[words[i] + 1]
             share = np.float32(1.0) / np.float32(last - first)
-            for k in range(dim):
-                hidden[k] = 0.0
-                gradient[k] = 0.0
-            for p in range(first, last):
-                row = inputs[pieces[p]]
-                for k in range(dim):
-                    hidden[k] += share * row[k]
             low: Any = max(0, i - width)
             high: Any = min(n, i + width + 1)
             for j in range(low, high):
-                if j != i:
-                    state = _next(state)
-                    _predict(
-                        hidden, inputs, outputs, np.int64(words[j]), table, negatives, now, state, gradient
-                    )
-            for p in range(first, last):
-                row = inputs[pieces[p]]
+                if j == i:
+                    continue
                 for k in range(dim):
-                    row[k] += share * gradient[k]
+                    hidden[k] = 0.0
+                    gradient[k] = 0.0
+                for p in range(first, last):
+                    row = inputs[pieces[p]]
+                    for k in range(dim):
+                        hidden[k] += share * row[k]
+                state = _predict(
+                    hidden, inputs, outputs, np.int64(words[j]), table, negatives, now, state, gradient
+                )
+                for p in range(first, last):
+                    row = inputs[pieces[p]]
+                    for k in range(dim):
+                        row[k] += share * gradient[k]
     done[mine] += at - since
 
 
@@ -290,8 +295,9 @@ def cbow(
             share = np.float32(1.0) / np.float32(n_rows)
             for k in range(dim):
                 hidden[k] *= share
-            state = _next(state)
-            _predict(hidden, inputs, outputs, np.int64(words[i]), table, negatives, now, state, gradient)
+            state = _predict(
+                hidden, inputs, outputs, np.int64(words[i]), table, negatives, now, state, gradient
+            )
             for j in range(low, high):
                 if j != i:
                     for p in range(starts[words[j]], starts[words[j] + 1]):
