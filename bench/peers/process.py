@@ -1,4 +1,4 @@
-"""A peer's process group: started, waited for, frozen while others are measured, ended."""
+"""The processes of a peer: started, waited for, frozen while others are measured, ended."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 import urllib.request
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -18,16 +19,20 @@ class PeerMissing(RuntimeError):
     """A peer does not run here, so it is left out; the sentence says why."""
 
 
+_MARK = "SAGESMITH_BENCH_PEER"
+
+
 class Peer:
-    """A server in a session of its own."""
+    """A server and all that it starts: its processes inherit a mark in their environment."""
 
     def __init__(
         self, command: Sequence[str | Path], environ: Mapping[str, str], folder: Path, name: str = ""
     ) -> None:
         self.log = folder / f"{name or Path(command[0]).name}.log"
+        self._mark = uuid.uuid4().hex
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                command, cwd=folder, env={**os.environ, **environ}, stdin=subprocess.DEVNULL,
+                command, cwd=folder, env={**os.environ, **environ, _MARK: self._mark}, stdin=subprocess.DEVNULL,
                 stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
 
@@ -80,21 +85,15 @@ class Peer:
                 os.kill(process, number)
 
     def _members(self) -> set[int]:
-        """Return all its processes: some servers put their workers into groups, others into sessions of their own."""
+        """Return all its processes, whatever group, session or parent they gave themselves."""
         import psutil
 
-        found = {process for process in psutil.pids() if _session(process) == self._process.pid}
-        for member in tuple(found):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                found |= {child.pid for child in psutil.Process(member).children(recursive=True)}
+        found = set()
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                if process.environ().get(_MARK) == self._mark:
+                    found.add(process.pid)
         return found
-
-
-def _session(pid: int) -> int:
-    try:
-        return os.getsid(pid)
-    except (ProcessLookupError, PermissionError):
-        return -1
 
 
 @contextlib.contextmanager
