@@ -77,7 +77,7 @@ def learn_vectors(
     starts, pieces, used = _pieces(words, values)
     rng = np.random.default_rng(seed)
     inputs = np.zeros((n_words + len(used), dim), np.float32)
-    inputs[:n_words] = (rng.random((n_words, dim), np.float32) - np.float32(0.5)) / np.float32(dim)
+    inputs[:n_words] = (rng.random((n_words, dim), np.float32) * 2 - 1) / np.float32(dim)
     outputs = np.zeros((n_words, dim), np.float32)
     keep, table = _keep(words.counts, values["sampling_threshold"]), _negatives(words.counts)
     settings = values["window_size"], values["negative_samples"]
