@@ -112,7 +112,6 @@ def ray_serve(model: Model, folder: Path, seconds: float, batch: int = 1) -> Ite
     base, name = f"http://127.0.0.1:{port}", "Ray Serve, batching" if batch > 1 else "Ray Serve"
     environ = {
         **_settings(model, port), **_RAY_TUNED, "RAY_USAGE_STATS_ENABLED": "0", "BENCH_BATCH": str(batch),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()), "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
     }  # fmt: skip
     with peer(command, base + "/-/healthz", folder, environ, "ray") as server:
         url, headers = base + "/invocations", {"Content-Type": "text/csv"}
