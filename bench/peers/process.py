@@ -14,12 +14,11 @@ from pathlib import Path
 
 __all__ = ["Peer", "PeerMissing", "peer"]
 
+_MARK = "SAGESMITH_BENCH_PEER"
+
 
 class PeerMissing(RuntimeError):
     """A peer does not run here, so it is left out; the sentence says why."""
-
-
-_MARK = "SAGESMITH_BENCH_PEER"
 
 
 class Peer:
@@ -85,14 +84,15 @@ class Peer:
                 os.kill(process, number)
 
     def _members(self) -> set[int]:
-        """Return all its processes, whatever group, session or parent they gave themselves."""
+        """Return all its processes: some leave its session and its family, others write over their environment."""
         import psutil
 
         found = set()
         for process in psutil.process_iter():
-            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                if process.environ().get(_MARK) == self._mark:
-                    found.add(process.pid)
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied, ProcessLookupError):
+                ours = os.getsid(process.pid) == self._process.pid
+                if ours or process.environ().get(_MARK) == self._mark:
+                    found |= {process.pid, *(child.pid for child in process.children(recursive=True))}
         return found
 
 

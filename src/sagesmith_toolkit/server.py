@@ -231,7 +231,7 @@ class ModelServer:
                 connection.frames.keep(buffer[at:], header)
         self._arrivals += 1
         if len(self._connections) == 1 and self._threads is None and not self._scheduled:
-            self._turn()  # nobody else can have sent anything: what waits is the whole batch
+            self._turn()  # all that came is in this buffer: another turn of the loop would bring nothing more
         else:
             self._schedule()
 

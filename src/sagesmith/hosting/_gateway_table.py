@@ -170,16 +170,13 @@ class Variant:
     def answered(
         self, link: AnyLink, invocation: Invocation, status: int, head: bytes, body: bytes, now: float
     ) -> None:
-        """Pass the model's answer on, and count it then. *now* is when it arrived."""
-        good = 200 <= status < 300
-        if good:
+        """Pass the model's answer on and count it; the client does not wait for the counting. *now* is when it arrived."""
+        if 200 <= status < 300:
             invocation.succeed(self._headers.get(head) or self._headers_of(head), body)
-        counters = self.counters
-        counters.invocations += 1
-        counters.model_latency.add(int((now - invocation.sent) * 1e6))
-        counters.overhead.add(int((invocation.sent - invocation.arrived) * 1e6))
-        if good:
+            self._count(invocation, now)
             return
+        self._count(invocation, now)
+        counters = self.counters
         if invocation.begun:
             counters.note(MID_STREAM, "None", 1.0)
         elif 400 <= status < 500:
@@ -209,12 +206,16 @@ class Variant:
 
     def count_begun(self, stream: Invocation, *, broken: bool) -> None:
         """Count an answer in parts that began, and has ended before its end."""
-        counters, now = self.counters, monotonic()
-        counters.invocations += 1
-        counters.model_latency.add(int((now - stream.sent) * 1e6))
-        counters.overhead.add(int((stream.sent - stream.arrived) * 1e6))
+        self._count(stream, monotonic())
         if broken:
-            counters.note(MID_STREAM, "None", 1.0)
+            self.counters.note(MID_STREAM, "None", 1.0)
+
+    def _count(self, invocation: Invocation, now: float) -> None:
+        """Count an invocation whose answer was there at time *now*."""
+        counters = self.counters
+        counters.invocations += 1
+        counters.model_latency.add(int((now - invocation.sent) * 1e6))
+        counters.overhead.add(int((invocation.sent - invocation.arrived) * 1e6))
 
     def lost(self, link: AnyLink, invocation: Invocation) -> None:
         """The connection broke after *invocation* was written: nobody knows what the model did with it."""

@@ -150,11 +150,10 @@ def _sentence(text: Any, at: Any, end: Any, keep: Any, words: Any, state: Any) -
     return at, n, state
 
 
-@compiled("uint64(float32[::1], float32[:,::1], float32[:,::1], int64, int32[::1], int64, float32, uint64, float32[::1])",
+@compiled("uint64(float32[::1], float32[:,::1], int64, int32[::1], int64, float32, uint64, float32[::1])",
           fastmath=True, error_model="numpy")  # fmt: skip
 def _predict(
     hidden: Any,
-    rows: Any,
     outputs: Any,
     target: Any,
     table: Any,
@@ -245,9 +244,7 @@ def skipgram(
                     row = inputs[pieces[p]]
                     for k in range(dim):
                         hidden[k] += share * row[k]
-                state = _predict(
-                    hidden, inputs, outputs, np.int64(words[j]), table, negatives, now, state, gradient
-                )
+                state = _predict(hidden, outputs, np.int64(words[j]), table, negatives, now, state, gradient)
                 for p in range(first, last):
                     row = inputs[pieces[p]]
                     for k in range(dim):
@@ -295,9 +292,7 @@ def cbow(
             share = np.float32(1.0) / np.float32(n_rows)
             for k in range(dim):
                 hidden[k] *= share
-            state = _predict(
-                hidden, inputs, outputs, np.int64(words[i]), table, negatives, now, state, gradient
-            )
+            state = _predict(hidden, outputs, np.int64(words[i]), table, negatives, now, state, gradient)
             for j in range(low, high):
                 if j != i:
                     for p in range(starts[words[j]], starts[words[j] + 1]):
