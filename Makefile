@@ -1,12 +1,13 @@
 # Everything a developer runs. `make quickstart` and `make test` need nothing but Python 3.11, make, git and a C compiler.
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test check format bench docs lock clean
+.PHONY: help quickstart test test-release check format wheel bench docs lock clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 # Two files of tests at a time: the longest wait for clients that sleep between two looks at a job.
 PYTEST_ARGS ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
 READY := .venv/.ready
+WHEELS ?= dist
 # Where Python may not keep its bytecode, each of the hundreds of processes that tests start compiles Sagesmith anew.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -29,6 +30,11 @@ quickstart: $(READY) ## Train, deploy and predict, end to end, and clean up
 test: $(READY) ## Run all tests (what needs Docker, PostgreSQL, bubblewrap or an SDK skips and says so where it is absent)
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+test-release: $(READY) ## Run the tests of what a release has compiled, on a wheel of this tree
+	@python=$$($(BIN)/python -m bench.release) && $$python -m pytest $(PYTEST_ARGS) tests/aws tests/hosting \
+	  tests/services/test_runtime.py tests/services/test_response_stream.py \
+	  $(addprefix tests/e2e/test_,hosting.py multi_model.py serverless.py async.py components.py capture.py)
+
 check: $(READY) ## Format, lint, strict types, import rules
 	@$(BIN)/ruff format --check src tests bench examples docs
 	@$(BIN)/ruff check src tests bench examples docs
@@ -39,7 +45,10 @@ format: $(READY) ## Format the code and mend what the linter can
 	@$(BIN)/ruff format src tests bench examples docs
 	@$(BIN)/ruff check --fix src tests bench examples docs
 
-bench: $(READY) ## Measure, and print ratios against floors and peers (BENCH_ARGS="serving --json", ...)
+wheel: $(READY) ## Build what is released, in dist/: what every invocation passes through is compiled (about a minute)
+	@HATCH_BUILD_HOOK_ENABLE_MYPYC=1 $(BIN)/uv build --quiet --python $(BIN)/python --out-dir $(WHEELS)
+
+bench: $(READY) ## Measure a wheel of this tree: ratios against floors and peers (BENCH_ARGS="serving --json", ...)
 	@$(BIN)/python -m bench $(BENCH_ARGS)
 
 docs: $(READY) ## Build the documentation site in site/; a broken link or a missing name fails

@@ -1,4 +1,4 @@
-"""`python -m bench [PART...]`: measure and print one table. Progress goes to standard error."""
+"""`python -m bench [PART...]`: measure what is released, and print one table. Progress goes to standard error."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import json
 import os
 import sys
 
+from bench import release
 from bench.environments import ROOT
 from bench.report import Row, machine, progress, render, to_json
 
@@ -34,6 +35,9 @@ def main() -> int:
     parser.add_argument(
         "--quick", action="store_true", help="one short round on small data: a check, no result"
     )
+    parser.add_argument(
+        "--sources", action="store_true", help="measure the sources as they are, not a release built of them"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     options = parser.parse_args()
     unknown = sorted({part.partition("/")[0] for part in options.parts} - set(PARTS))
@@ -41,12 +45,16 @@ def main() -> int:
         parser.error(f"unknown part {', '.join(unknown)}; there are {', '.join(PARTS)}")
     if options.quick:
         options.rounds, options.seconds = 1, 1.0
-    # The peers were compiled by their installer; so is Sagesmith, which runs from its sources here.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    compileall.compile_dir(ROOT / "src", quiet=1)
+    if options.sources:
+        # The peers were compiled to bytecode by their installer.
+        compileall.compile_dir(ROOT / "src", quiet=1)
+    elif not release.is_here():
+        python = release.python()
+        os.execv(python, [python, "-m", "bench", *sys.argv[1:]])
     rows: list[Row] = []
     failed = False
-    where = machine()
+    where = machine() | {"gateway": "compiled" if release.is_compiled() else "interpreted"}
     for part in options.parts or PARTS:
         progress(part)
         name, _, one = part.partition("/")

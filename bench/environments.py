@@ -9,11 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.clients.environments import EnvironmentUnavailableError, find_python
+from tests.clients.environments import EnvironmentUnavailableError, find_python, find_uv
 
 from bench.report import progress
 
-__all__ = ["ROOT", "WORK", "EnvironmentMissing", "environment"]
+__all__ = ["ROOT", "WORK", "EnvironmentMissing", "environment", "find_uv"]
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / ".bench"
@@ -45,7 +45,7 @@ def environment(name: str) -> Path:
     if stamp.is_file() and stamp.read_text() == digest:
         return place / "bin"
     progress(f"making the environment of {name} (once)")
-    uv = Path(sys.executable).with_name("uv")
+    uv = find_uv()
     version = re.search(r"^# python (\S+)$", requirements.read_text(), re.MULTILINE)
     try:
         python = find_python(version[1]) if version else sys.executable

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-__all__ = ["NAMES", "EnvironmentUnavailableError", "environment"]
+__all__ = ["NAMES", "EnvironmentUnavailableError", "environment", "find_python", "find_uv"]
 
 HERE: Final = Path(__file__).resolve().parent
 ENVIRONMENTS: Final = HERE / ".environments"
@@ -61,7 +61,7 @@ def environment(name: str) -> Path:
 
 
 def _build(name: str, version: str, folder: Path, requirements: Path) -> None:
-    uv = _find_uv()
+    uv = find_uv()
     base = find_python(version)
     _say(f"building the {name} environment with Python {version} in {folder}")
     shutil.rmtree(folder, ignore_errors=True)
@@ -93,9 +93,14 @@ def _call(command: list[str], variables: dict[str, str], name: str) -> None:
         )
 
 
-def _find_uv() -> str:
-    beside = Path(sys.executable).parent / "uv"
-    found = str(beside) if beside.exists() else shutil.which("uv")
+def find_uv() -> str:
+    """Return the path of uv: that of this environment or of the repository's, else any.
+
+    Raises:
+        EnvironmentUnavailableError: there is none.
+    """
+    places = (Path(sys.executable).parent, HERE.parents[1] / ".venv" / "bin")
+    found = next((str(place / "uv") for place in places if (place / "uv").exists()), shutil.which("uv"))
     if found is None:
         raise EnvironmentUnavailableError("uv was not found; install it with `pip install uv`.")
     return found

@@ -48,7 +48,7 @@ CASES = {
     "factorization machines": Case(
         "factorization-machines", "pairs.pbr",
         {"feature_dim": USERS + ITEMS, "num_factors": 8, "predictor_type": "regressor", "epochs": 2},
-        {"factorization_machines.rows": {"_WINDOW_BYTES": 4 << 20}},
+        {"factorization_machines.rows": {"_KEPT_BYTES": 8 << 20, "_WINDOW_BYTES": 4 << 20}},
     ),
     "linear learner": Case(
         "linear-learner", "xy.pbr", {"predictor_type": "binary_classifier"}, {"linear_learner.data": {"KEPT_BYTES": KEPT_BYTES}}

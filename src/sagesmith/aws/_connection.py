@@ -69,8 +69,8 @@ class Planner(Protocol):
         ...
 
 
-class Connection(asyncio.BufferedProtocol):
-    """One client's connection."""
+class Connection:
+    """One client's connection; a buffered protocol for uvloop, as `TlsTransport` is."""
 
     __slots__ = (
         "_active",

@@ -163,7 +163,7 @@ class Exchange:
     body: bytes = b""
     caller: Caller = NOBODY
     region: str = ""
-    begin: _Begin | None = None
+    begin: _Begin | None
     complete: bool = False
     replied: bool = False
     keep_alive: bool = True
@@ -176,6 +176,7 @@ class Exchange:
 
     def __init__(self, connection: Connection) -> None:
         self._connection: Connection | None = connection
+        self.begin = None
         self.headers: dict[bytes, bytes] = {}
 
     @property

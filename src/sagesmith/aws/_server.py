@@ -11,7 +11,7 @@ from binascii import hexlify
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from sagesmith.aws._api import Api
 from sagesmith.aws._bodies import BodyPipe, PipedBody
@@ -101,7 +101,7 @@ class HttpServer:
         loop = asyncio.get_running_loop()
         rounds = Rounds(loop)
 
-        def connection() -> asyncio.BufferedProtocol:
+        def connection() -> Any:
             if ssl_context is None:
                 return Connection(self, loop, secure=False)
             return TlsTransport(
@@ -120,10 +120,12 @@ class HttpServer:
         """
         loop = asyncio.get_running_loop()
         path.unlink(missing_ok=True)
+
+        def connection() -> Any:
+            return Connection(self, loop, secure=True)
+
         with unix_address(str(path)) as address:
-            server = await loop.create_unix_server(
-                lambda: Connection(self, loop, secure=True), address, backlog=1024
-            )
+            server = await loop.create_unix_server(connection, address, backlog=1024)
         self._begin(loop, server)
 
     def _begin(self, loop: asyncio.AbstractEventLoop, server: asyncio.Server) -> None:

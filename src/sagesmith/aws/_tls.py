@@ -113,8 +113,10 @@ class Rounds:
             transport.send()
 
 
-class TlsTransport(asyncio.BufferedProtocol):
-    """The server's end of one TLS connection: to the loop a protocol, to *protocol* a transport.
+class TlsTransport:
+    """The server's end of one TLS connection: to the loop, which must be uvloop's, a protocol, to *protocol* a transport.
+
+    It does not derive from `asyncio.BufferedProtocol`, since then it could be compiled only in part.
 
     Args:
         protocol: hears of the connection once the client has shaken hands.

@@ -16,6 +16,8 @@ from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
+from mypy_extensions import mypyc_attr
+
 from sagesmith.errors import AwsError
 from sagesmith_toolkit.frames import MAX_FRAME, MORE, PART, REQUEST, RESPONSE, SIZE, STOP, WINDOW, FrameBuffer
 from sagesmith_toolkit.sockets import unix_address
@@ -36,6 +38,7 @@ _LAST_RETRY_S: Final = 1.0
 _LAST_NUMBER: Final = PART - 1
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Invocation:
     """One request on its way to a model and back. Whoever submits it subclasses this to get the answer.
 
@@ -43,17 +46,19 @@ class Invocation:
         head: the frame's head, as `request_head` makes it.
         body: what the model gets.
         arrived: when the request came in, by `time.monotonic`.
+
+    Attributes:
+        begun: whether a part of the answer has come already; see `Stream`.
+        sent: when it was written to the instance.
     """
 
-    __slots__ = ("arrived", "body", "head", "sent")
-
-    begun = False
-    """Whether a part of the answer has come already; see `Stream`."""
+    __slots__ = ("arrived", "begun", "body", "head", "sent")
 
     def __init__(self, head: bytes, body: bytes, arrived: float) -> None:
         self.head = head
         self.body = body
         self.arrived = arrived
+        self.begun = False
         self.sent = 0.0
 
     def succeed(self, headers: bytes, body: bytes) -> None:
@@ -93,7 +98,8 @@ class Owner(Protocol):
         ...
 
 
-class Link(asyncio.Protocol):
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Link:
     """The connection to one instance. It connects, and connects again whenever it is lost, until retired."""
 
     def __init__(
@@ -223,14 +229,15 @@ class Link(asyncio.Protocol):
         await asyncio.sleep(delay_s)
         self.connecting = True
         kind, _, place = self.address.partition(":")
+        protocol: Any = self
         try:
             async with asyncio.timeout(_CONNECT_S):
                 if kind == "unix":
                     with unix_address(place) as path:
-                        await self._loop.create_unix_connection(lambda: self, path)
+                        await self._loop.create_unix_connection(lambda: protocol, path)
                 else:
                     host, _, port = place.rpartition(":")
-                    await self._loop.create_connection(lambda: self, host, int(port))
+                    await self._loop.create_connection(lambda: protocol, host, int(port))
         except OSError:  # TimeoutError is one
             self.connecting = False
             self._retry()

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
+from mypy_extensions import mypyc_attr
+
 from sagesmith.store.metrics import Datum
 
 __all__ = ["Histogram", "VariantCounters"]
@@ -47,6 +49,7 @@ class Histogram:
                     yield (mantissa + 0.5) * (1 << shift), count
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class VariantCounters:
     """What happened at one variant since the last flush."""
 

@@ -23,11 +23,10 @@ TOO_LONG: Final = "ModelInvocationTimeExceeded"
 class Stream(Invocation):
     """Whoever submits it subclasses this to learn that the answer has begun, and reads it from `parts`."""
 
-    __slots__ = ("_error", "_more", "_over", "_parts", "_timer", "_waiter", "begun")
+    __slots__ = ("_error", "_more", "_over", "_parts", "_timer", "_waiter")
 
     def __init__(self, head: bytes, body: bytes, arrived: float) -> None:
         super().__init__(head, body, arrived)
-        self.begun = False
         self._parts: deque[bytes] = deque()
         self._more: Callable[[int], None] | None = None
         self._error: AwsError | None = None

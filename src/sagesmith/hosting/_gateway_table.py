@@ -9,6 +9,8 @@ from time import monotonic
 from types import MappingProxyType
 from typing import Final, TypeAlias, cast
 
+from mypy_extensions import mypyc_attr
+
 from sagesmith.arns import Arn, partition_of
 from sagesmith.errors import AwsError
 from sagesmith.hosting import _gateway_errors as errors
@@ -63,6 +65,7 @@ class Limits:
         self.patience_s = patience_s
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Variant:
     """A production variant: its weight, its instances and what was counted of it.
 
@@ -304,6 +307,7 @@ def _one_line(text: bytes) -> bytes:
     return bytes(byte for byte in text if 32 <= byte < 127).strip()
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Endpoint:
     """An endpoint's variants by name, and the choice between them.
 

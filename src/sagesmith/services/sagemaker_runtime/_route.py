@@ -176,10 +176,8 @@ class _Invocation(Invocation):
     __slots__ = ("_exchange",)
 
     def __init__(self, exchange: Exchange, head: bytes, body: bytes, arrived: float) -> None:
+        super().__init__(head, body, arrived)
         self._exchange = exchange
-        self.head = head
-        self.body = body
-        self.arrived = arrived
 
     def succeed(self, headers: bytes, body: bytes) -> None:
         self._exchange.reply(200, headers, body)
