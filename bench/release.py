@@ -45,7 +45,7 @@ def python() -> Path:
 
 def is_here() -> bool:
     """Whether this process runs in the release's environment."""
-    return Path(sys.prefix) == _PLACE
+    return Path(sys.prefix).resolve() == _PLACE.resolve()
 
 
 def is_compiled() -> bool:
