@@ -81,7 +81,6 @@ FRAMEWORKS: Final = (
 _OTHERS: Final[tuple[Callable[[Model, Path, float], AbstractContextManager[Contenders]], ...]] = (
     pytriton,
     ray_serve,
-    functools.partial(ray_serve, batch=BATCH),
     bentoml,
     litserve,
     functools.partial(litserve, batch=BATCH),

@@ -38,14 +38,15 @@ class Batched(Model):
         return PlainTextResponse(f"{await self.together(row):.9g}")
 
 
-served = Batched if int(os.environ["BENCH_BATCH"]) > 1 else Model
-deployment = serve.deployment(served, num_replicas=1, max_ongoing_requests=256)
+APPLICATIONS = {"/invocations": Model, "/batched": Batched}
 with tempfile.TemporaryDirectory(prefix="ray") as folder:
     ray.init(
         num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False, _temp_dir=folder,
         _node_ip_address="127.0.0.1",
     )  # fmt: skip
     serve.start(http_options={"host": "127.0.0.1", "port": int(os.environ["BENCH_PORT"])})
-    serve.run(deployment.bind(), route_prefix="/invocations")
+    for route in os.environ["BENCH_ROUTES"].split():
+        deployment = serve.deployment(APPLICATIONS[route], num_replicas=1, max_ongoing_requests=256)
+        serve.run(deployment.bind(), name=route.strip("/"), route_prefix=route)
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
     ray.shutdown()

@@ -105,17 +105,25 @@ def litserve(model: Model, folder: Path, seconds: float, batch: int = 1) -> Iter
 
 
 @contextlib.contextmanager
-def ray_serve(model: Model, folder: Path, seconds: float, batch: int = 1) -> Iterator[Contenders]:
-    """Run Ray Serve with the options that its documentation names for throughput."""
+def ray_serve(model: Model, folder: Path, seconds: float) -> Iterator[Contenders]:
+    """Run Ray Serve with the options that its documentation names for throughput.
+
+    Scripts are served twice, without and with its batching, by one Ray: two would want the same ports of its proxy.
+    """
     binaries, port = environment("ray" + model.needs), free_port()
     command: list[str | Path] = [binaries / "python", _SERVICES / "ray_service.py"]
-    base, name = f"http://127.0.0.1:{port}", "Ray Serve, batching" if batch > 1 else "Ray Serve"
+    routes = {"Ray Serve": "/invocations"}
+    if model.file.suffix == ".py":
+        routes["Ray Serve, batching"] = "/batched"
     environ = {
-        **_settings(model, port), **_RAY_TUNED, "RAY_USAGE_STATS_ENABLED": "0", "BENCH_BATCH": str(batch),
+        **_settings(model, port), **_RAY_TUNED, "RAY_USAGE_STATS_ENABLED": "0", "BENCH_ROUTES": " ".join(routes.values()),
     }  # fmt: skip
+    base, headers = f"http://127.0.0.1:{port}", {"Content-Type": "text/csv"}
     with peer(command, base + "/-/healthz", folder, environ, "ray") as server:
-        url, headers = base + "/invocations", {"Content-Type": "text/csv"}
-        yield {name: _peer_contender(server, url, headers, model.csv, model, seconds)}
+        yield {
+            title: _peer_contender(server, base + route, headers, model.csv, model, seconds)
+            for title, route in routes.items()
+        }
 
 
 @contextlib.contextmanager
