@@ -38,6 +38,15 @@ class Batched(Model):
         return PlainTextResponse(f"{await self.together(row):.9g}")
 
 
+@serve.deployment(ray_actor_options={"num_cpus": 0})
+class Ready:
+    """Answers once the others, which were begun before it, can be reached: Ray's own route for that answers sooner."""
+
+    async def __call__(self, request: Request) -> PlainTextResponse:
+        """Say so."""
+        return PlainTextResponse("ready")
+
+
 APPLICATIONS = {"/invocations": Model, "/batched": Batched}
 with tempfile.TemporaryDirectory(prefix="ray") as folder:
     ray.init(
@@ -48,5 +57,6 @@ with tempfile.TemporaryDirectory(prefix="ray") as folder:
     for route in os.environ["BENCH_ROUTES"].split():
         deployment = serve.deployment(APPLICATIONS[route], num_replicas=1, max_ongoing_requests=256)
         serve.run(deployment.bind(), name=route.strip("/"), route_prefix=route)
+    serve.run(Ready.bind(), name="ready", route_prefix="/ready")
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
     ray.shutdown()

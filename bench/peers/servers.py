@@ -119,7 +119,7 @@ def ray_serve(model: Model, folder: Path, seconds: float) -> Iterator[Contenders
         **_settings(model, port), **_RAY_TUNED, "RAY_USAGE_STATS_ENABLED": "0", "BENCH_ROUTES": " ".join(routes.values()),
     }  # fmt: skip
     base, headers = f"http://127.0.0.1:{port}", {"Content-Type": "text/csv"}
-    with peer(command, base + "/-/healthz", folder, environ, "ray") as server:
+    with peer(command, base + "/ready", folder, environ, "ray") as server:
         yield {
             title: _peer_contender(server, base + route, headers, model.csv, model, seconds)
             for title, route in routes.items()
