@@ -46,7 +46,7 @@ format: $(READY) ## Format the code and mend what the linter can
 	@$(BIN)/ruff check --fix src tests bench examples docs
 
 wheel: $(READY) ## Build what is released, in dist/: what every invocation passes through is compiled (about a minute)
-	@HATCH_BUILD_HOOK_ENABLE_MYPYC=1 $(BIN)/uv build --quiet --python $(BIN)/python --out-dir $(WHEELS)
+	@HATCH_BUILD_HOOK_ENABLE_MYPYC=1 $(BIN)/uv build --quiet --build-constraints requirements.lock --python $(BIN)/python --out-dir $(WHEELS)
 
 bench: $(READY) ## Measure a wheel of this tree: ratios against floors and peers (BENCH_ARGS="serving --json", ...)
 	@$(BIN)/python -m bench $(BENCH_ARGS)
