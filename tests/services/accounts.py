@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import uvloop
 from botocore.config import Config
 
 from sagesmith.aws import Api, Call, HttpServer, operation
@@ -63,7 +64,7 @@ class Account:
             default_region="us-east-1",
         )
         api.check()
-        self._loop = asyncio.new_event_loop()
+        self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
         self._server = HttpServer(api)

@@ -70,7 +70,7 @@ class Planner(Protocol):
 
 
 class Connection:
-    """One client's connection; a buffered protocol for uvloop, as `TlsTransport` is."""
+    """One client's connection: to the loop, which must be uvloop's, a buffered protocol, as `TlsTransport` is."""
 
     __slots__ = (
         "_active",

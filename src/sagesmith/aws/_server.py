@@ -57,7 +57,7 @@ BIG_BODY: Final = 1024 * 1024  # its hash takes 0.6 ms: too long for the loop
 class HttpServer:
     """Serves an `Api`, raw routes by path prefix, and fast routes, on one or several ports.
 
-    Belongs to one event loop. A client that leaves does not cancel what was begun for it.
+    Belongs to one event loop, which must be uvloop's. A client that leaves does not cancel what was begun for it.
     """
 
     def __init__(
