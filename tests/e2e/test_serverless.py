@@ -202,10 +202,18 @@ def test_provisioned_concurrency_scales_with_its_use(flow: Flow) -> None:
     assert set(load.statuses) == {200}, load.failures[:3]
     assert 0.5 < metric(flow, endpoint, "ServerlessProvisionedConcurrencyUtilization", "Maximum") <= 1
     until_containers(flow, endpoint, 2)
+
+    def activities() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = scaling.describe_scaling_activities(**named)["ScalingActivities"]
+        return found
+
+    wait_until(
+        lambda: activities()[0]["StatusCode"] != "InProgress", timeout_s=20, what="the end of the activity"
+    )
     scaling.register_scalable_target(**named, MinCapacity=1, MaxCapacity=1)
     until_containers(flow, endpoint, 1)
     assert provisioned() == 1
-    (second, first) = scaling.describe_scaling_activities(**named)["ScalingActivities"]
+    (second, first) = activities()
     assert (first["Description"], first["StatusCode"]) == (
         "Setting desired provisioned concurrency to 2.",
         "Successful",
