@@ -17,7 +17,7 @@ __all__ = ["entry", "rows"]
 def rows(quick: bool, density: float = 1.0) -> np.ndarray:
     """Return float32 rows of a label and 28 features, of which a share of *density* is not 0."""
     rng = np.random.default_rng(42)
-    n = 20_000 if quick else 500_000
+    n = 20_000 if quick else 1_000_000
     x = rng.standard_normal((n, 29), dtype=np.float32)
     if density < 1:
         x *= rng.random(x.shape) < density
@@ -48,12 +48,14 @@ def entry(
     def ours(run: Run) -> None:
         from sagesmith_algorithms.formats.readers import ahead, file_batches
 
+        data, tiny = run.folder / "data", run.folder / "tiny"
+        n_bytes = data.stat().st_size
         loaded("kmeans")
         assert (
-            sum(map(len, file_batches(run.folder / "tiny", content_type))) == 100
+            sum(map(len, file_batches(tiny, content_type, n_bytes=n_bytes))) == 100
         )  # libraries are loaded now
         with run.timed():
-            n = sum(len(b) for b in ahead(file_batches(run.folder / "data", content_type, n_threads=2)))
+            n = sum(len(b) for b in ahead(file_batches(data, content_type, n_bytes=n_bytes, n_threads=2)))
         run.say(rows_per_s=n / run.measures["seconds"])
 
     def peer(read: Callable[[Path], int]) -> Callable[[Run], None]:

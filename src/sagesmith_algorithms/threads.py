@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 from sagesmith_toolkit.environment import cpu_count
 
-__all__ = ["blas_on_one_thread", "side_by_side"]
+__all__ = ["blas_on_one_thread", "in_order", "side_by_side"]
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -37,6 +38,23 @@ def side_by_side(function: Callable[[_Item], _Result], items: Sequence[_Item]) -
         _pools[place] = ThreadPoolExecutor(n_threads, "block", initializer=_mark)
     with blas_on_one_thread():
         return list(_pools[place].map(function, items))
+
+
+def in_order(
+    function: Callable[[_Item], _Result], items: Iterable[_Item], n_threads: int
+) -> Iterator[_Result]:
+    """Yield *function* of each of *items*, in their order, computed on *n_threads*; no more are begun than these can work on."""
+    if n_threads < 2:
+        yield from map(function, items)
+        return
+    with ThreadPoolExecutor(n_threads, "item") as pool:
+        begun: deque[Future[_Result]] = deque()
+        for item in items:
+            begun.append(pool.submit(function, item))
+            if len(begun) > n_threads:
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
 
 
 def _mark() -> None:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import contextlib
 import gzip
 import itertools
+import sys
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from sagesmith_algorithms import CustomerError, DataError, RequestError
-from sagesmith_algorithms.formats import arrow, csv, json_lines, libsvm, parquet, recordio
+from sagesmith_algorithms.formats import arrow, csv, files, json_lines, libsvm, parquet, plain, recordio
 from sagesmith_algorithms.formats.batch import Batch, concatenated
 from sagesmith_algorithms.formats.content_type import ContentType, accepted
-from sagesmith_algorithms.formats.files import channel_files
+from sagesmith_algorithms.formats.files import Lines, channel_files
 from sagesmith_algorithms.formats.readers import channel_batches, rebatched
 from sagesmith_toolkit.environment import Channel
 
@@ -49,8 +51,6 @@ class TestCsv:
         np.testing.assert_array_equal(batch.features, np.array([[10, 20], [30, np.nan]], np.float32))
 
     def test_many_blocks_are_one_table(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from sagesmith_algorithms.formats import files
-
         monkeypatch.setattr(files.line_blocks, "__defaults__", (50,))
         batch = read_csv(tmp_path, "".join(f"{i},{i + 0.5}\n" for i in range(100)), n_threads=2)
         np.testing.assert_array_equal(batch.features[:, 0], np.arange(100) + 0.5)
@@ -79,6 +79,133 @@ class TestCsv:
     def test_any_bytes_are_read_or_refused(self, body: bytes) -> None:
         with contextlib.suppress(DataError):
             assert csv.decode(body).ndim == 2
+
+
+def plainly(text: str | bytes) -> Lines:
+    text = text.encode() if isinstance(text, str) else text
+    return Lines(text, text.count(b"\n"), 0)
+
+
+class TestPlain:
+    """Compiled code reads what programs write, and knows what it does not know."""
+
+    @given(
+        st.one_of(
+            st.from_regex(r"[-+]?[0-9]{1,20}(\.[0-9]{0,25})?([eE][-+]?[0-9]{1,2})?", fullmatch=True),
+            st.from_regex(r"-?\.[0-9]{1,20}", fullmatch=True),
+            st.floats(allow_nan=False, allow_infinity=False, width=32).map(repr),
+            st.floats(-1e9, 1e9).map(repr),
+            st.integers(-(2**53), 2**53).map(str),
+        )
+    )
+    def test_a_number_is_the_nearest_float32(self, text: str) -> None:
+        table = plain.table(plainly(f"{text},1\n"), 2)
+        if table is not None:
+            error = abs(Fraction(float(table[0, 0])) - Fraction(text))
+            assert error <= Fraction(float(np.spacing(np.abs(table[0, 0])))) / 2 * (1 + Fraction(1, 10**8))
+
+    @pytest.mark.parametrize(
+        "text",
+        ["0.1", "-1.66851", "123456789.123456789", "0.00012345678901234567", "1e-30", "6.02e+23", "5."],
+    )
+    def test_what_programs_write_is_known(self, text: str) -> None:
+        table = plain.table(plainly(text), 1)
+        assert table is not None
+        np.testing.assert_array_equal(table, np.float32(float(text)).reshape(1, 1))
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            *("-", ".", "1e", "1e+", "--1", "1-", "0x1", "1_0", "nan", "inf", '"1"', "1;", "1\r2", "é"),
+            *("1e39", "1e-39", "1e99", "1e-99999999999999999999", "1" * 19),
+            "1.000000059604644775390625",  # just the middle between two numbers of float32
+            *("1,2", "1\n2,3", "1:2", "1 2"),
+        ],
+    )
+    def test_what_is_not_plain_is_left_to_others(self, text: str) -> None:
+        assert plain.table(plainly(f"{text}\n"), 1) is None
+
+    def test_lines(self) -> None:
+        table = plain.table(plainly("\n1,, 3\t\r\n\r\n,-0, 6"), 3)
+        np.testing.assert_array_equal(table, np.array([[1, np.nan, 3], [np.nan, 0, 6]], np.float32))
+        assert plain.table(plainly("1,2,3\n4,5\n6\n"), 3) is None
+
+    def test_pairs(self) -> None:
+        batch = plain.sparse(plainly("+1:0.5 qid:7 0:1.5 3:-2 \r\n\n0:2\tqid:8  16777217:4"))
+        assert batch is not None
+        assert batch.features.shape == (2, 16777218)
+        assert batch.features.indices.tolist() == [0, 3, 16777217]
+        assert batch.features.indptr.tolist() == [0, 2, 3]
+        for found, values in (
+            (batch.features.data, [1.5, -2, 4]), (batch.labels, [1, 0]), (batch.weights, [0.5, 2]), (batch.groups, [7, 8]),
+        ):  # fmt: skip
+            np.testing.assert_array_equal(found, values)
+        assert batch.groups is not None
+        assert batch.groups.dtype == np.int64
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            *(
+                "1 2",
+                "1 2:3:4",
+                "1 2:",
+                "1 :3",
+                "1 2:3,",
+                "1,2",
+                " 2:",
+                "1 2:3 qid:7",
+                "1 1.5:2",
+                "1 -2:2",
+            ),
+            *("1 2147483647:1", "1 qid:1.5", "1:2 3:4\n1 3:4", "1 qid:1 3:4\n1 3:4", "1 0:1  # a comment"),
+        ],
+    )
+    def test_pairs_that_are_not_plain_are_left_to_others(self, text: str) -> None:
+        assert plain.sparse(plainly(text)) is None
+
+    @given(st.text("0123456789.,:-+e \t\r\nqid#", max_size=40))
+    def test_any_text_is_read_as_it_would_be_otherwise(self, text: str) -> None:
+        batch = plain.sparse(plainly(text))
+        if batch is not None and len(batch):
+            other = libsvm.decode(text.encode())
+            assert (batch.features != other.features).nnz == 0
+            np.testing.assert_array_equal(batch.labels, other.labels)
+            np.testing.assert_array_equal(batch.weights, other.weights)
+            np.testing.assert_array_equal(batch.groups, other.groups)
+
+    def test_both_ways_read_the_same_files(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(files.line_blocks, "__defaults__", (5000,))
+        rows = np.random.default_rng(1).standard_normal((1000, 4))
+        rows[::7, 2] = np.nan
+        table = a_file(
+            tmp_path,
+            "".join(",".join("" if v != v else repr(v) for v in row) + "\n" for row in rows.tolist()),
+        )
+        sparse = tmp_path / "sparse"
+        sparse.write_text("".join(f"1 1:{a} 3:{b}\n" for a, b, *_ in rows.tolist()) + "# the end\n1 3:4\n")
+        for read, path in ((csv.read, table), (libsvm.read, sparse)):
+            ways = [
+                concatenated(list(read(path, compiled=c, n_threads=n)))
+                for c, n in ((False, 1), (True, 1), (True, 2))
+            ]
+            for way in ways[1:]:
+                np.testing.assert_array_equal(way.dense(), ways[0].dense())
+                np.testing.assert_array_equal(way.labels, ways[0].labels)
+
+    @pytest.mark.parametrize("read", [csv.read, libsvm.read])
+    def test_faults_name_their_line(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Any) -> None:
+        monkeypatch.setattr(files.line_blocks, "__defaults__", (50,))
+        line = "1,2,3\n" if read is csv.read else "1 2:3\n"
+        with pytest.raises(DataError, match=r"data.csv.*line 101"):
+            list(read(a_file(tmp_path, line * 100 + "1,2\n" + line), compiled=True, n_threads=2))
+
+    def test_numba_is_loaded_for_much(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delitem(sys.modules, "numba", raising=False)
+        assert not plain.pays(1 << 20)
+        assert plain.pays(1 << 30)
+        monkeypatch.setitem(sys.modules, "numba", None)
+        assert plain.pays(1)
 
 
 class TestLibsvm:

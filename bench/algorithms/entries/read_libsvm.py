@@ -1,4 +1,4 @@
-"""Reading LibSVM: 500,000 rows of 28 features, half of them 0."""
+"""Reading LibSVM: 1,000,000 rows of 28 features, half of them 0."""
 
 from __future__ import annotations
 

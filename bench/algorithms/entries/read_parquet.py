@@ -1,4 +1,4 @@
-"""Reading Parquet: 500,000 rows of 29 columns of float32."""
+"""Reading Parquet: 1,000,000 rows of 29 columns of float32."""
 
 from __future__ import annotations
 

@@ -100,17 +100,16 @@ def file_text(path: Path) -> Iterator[bytes]:
     Raises:
         DataError: the text is not UTF-8, or a JSON line is not what it must be; names the line.
     """
-    line, is_json = 1, None
-    for block in line_blocks(path):
+    is_json = None
+    for block, _, before in line_blocks(path):
         if is_json is None:
             is_json = block.lstrip()[:1] == b"{" and b'"source"' in block.split(b"\n", 1)[0]
         try:
             block.decode()
         except UnicodeDecodeError as error:
-            number = line + block.count(b"\n", 0, error.start)
+            number = before + 1 + block.count(b"\n", 0, error.start)
             raise DataError(f"line {number} is not UTF-8 text: {error.reason}", str(path)) from None
-        yield _from_json(block, str(path), line) if is_json else block
-        line += block.count(b"\n")
+        yield _from_json(block, str(path), before + 1) if is_json else block
 
 
 def _from_json(block: bytes, where: str, first: int) -> bytes:

@@ -1,7 +1,7 @@
 """CSV as SageMaker's algorithms read it: numbers only, no header, the label in the first column.
 
-Files are parsed by Arrow, which uses all threads and refuses ragged rows. When it refuses something, the lines
-are read again slowly, to say where and what is wrong.
+Files are parsed by compiled code where that pays, else by Arrow, which also knows quotes and words for what is missing.
+When it refuses something, the lines are read again slowly, to say where and what is wrong.
 """
 
 from __future__ import annotations
@@ -10,15 +10,18 @@ import csv as python_csv
 import io
 import math
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sagesmith_algorithms.errors import DataError
+from sagesmith_algorithms.formats import plain
 from sagesmith_algorithms.formats.arrow import floats
 from sagesmith_algorithms.formats.batch import Batch, Floats
-from sagesmith_algorithms.formats.files import line_blocks
+from sagesmith_algorithms.formats.files import Lines, line_blocks
+from sagesmith_algorithms.threads import in_order
 
 __all__ = ["decode", "encode", "read"]
 
@@ -27,37 +30,46 @@ _PLAIN = b"0123456789.,-+eE\r\n "
 _MISSING = frozenset(("", "na", "nan", "null", "n/a", "none", "-nan", "?", "#n/a"))
 
 
-def read(path: Path, *, label_size: int = 1, weighted: bool = False, n_threads: int = 1) -> Iterator[Batch]:
+def read(
+    path: Path, *, label_size: int = 1, weighted: bool = False, compiled: bool = False, n_threads: int = 1
+) -> Iterator[Batch]:
     """Yield the rows of a file, some ten thousand at a time. Empty cells are NaN.
 
     Args:
         path: a file, perhaps gzipped.
         label_size: 1 if the first column is the label, 0 if there is none.
         weighted: the column after the label is each row's weight.
+        compiled: whether to use code that Numba is to be loaded for.
         n_threads: threads to parse with.
 
     Raises:
         DataError: a header, a text, or rows of different length; names line and column.
     """
-    n_columns, line = 0, 0
-    for block in line_blocks(path):
-        if not n_columns:
-            n_columns = _count_columns(block, str(path))
-            if n_columns <= label_size + weighted:
-                raise DataError(
-                    f"rows have {n_columns} columns, which leaves no feature beside the label"
-                    f"{' and the weight' if weighted else ''}",
-                    str(path),
-                )
-        table = _parse(block, n_columns, str(path), line, n_threads)
-        line += block.count(b"\n")
-        if not len(table):
-            continue
-        yield Batch(
-            table[:, label_size + weighted :],
-            table[:, 0] if label_size else None,
-            table[:, label_size] if weighted else None,
+    blocks = line_blocks(path)
+    first = next(blocks, None)
+    if first is None:
+        return
+    n_columns = _count_columns(first.text, str(path))
+    if n_columns <= label_size + weighted:
+        raise DataError(
+            f"rows have {n_columns} columns, which leaves no feature beside the label"
+            f"{' and the weight' if weighted else ''}",
+            str(path),
         )
+
+    def parsed(lines: Lines) -> Floats:
+        table = plain.table(lines, n_columns) if compiled else None
+        if table is None:
+            table = _parse(lines.text, n_columns, str(path), lines.before, 1 if compiled else n_threads)
+        return table
+
+    for table in in_order(parsed, chain([first], blocks), n_threads if compiled else 1):
+        if len(table):
+            yield Batch(
+                table[:, label_size + weighted :],
+                table[:, 0] if label_size else None,
+                table[:, label_size] if weighted else None,
+            )
 
 
 def decode(body: bytes, where: str = "the request") -> Floats:

@@ -1,6 +1,7 @@
 """LibSVM: ``label[:weight] [qid:n] column:value column:value ...`` on each line, what is left out is missing.
 
-Lines are turned into numbers all at once: weight and query become pairs with columns -2 and -1, then spaces and
+Files are parsed by compiled code where that pays and they are plain, else as requests are: lines are turned into
+numbers all at once. Weight and query become pairs with columns -2 and -1, then spaces and
 colons become ends of lines, and the count of colons in each line says where it begins among the numbers. Columns are taken as
 they stand (SageMaker's and XGBoost's convention): the first may be 0 or 1.
 """
@@ -16,8 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from sagesmith_algorithms.errors import DataError
+from sagesmith_algorithms.formats import plain
 from sagesmith_algorithms.formats.batch import Batch
-from sagesmith_algorithms.formats.files import line_blocks
+from sagesmith_algorithms.formats.files import Lines, line_blocks
+from sagesmith_algorithms.threads import in_order
 
 __all__ = ["decode", "read"]
 
@@ -30,18 +33,28 @@ _MAX_COLUMN = 2**31 - 2
 _LINE = re.compile(rb"\s*[^\s:]+(?::[^\s:]+)?(?:\s+qid:\d+)?(?:\s+\d+:[^\s:]+)*\s*$")
 
 
-def read(path: Path, *, n_threads: int = 1) -> Iterator[Batch]:
+def read(path: Path, *, compiled: bool = False, n_threads: int = 1) -> Iterator[Batch]:
     """Yield the rows of a file.
+
+    Args:
+        path: a file, perhaps gzipped.
+        compiled: whether to use code that Numba is to be loaded for.
+        n_threads: threads to parse with.
 
     Raises:
         DataError: a line is not LibSVM; names it.
     """
-    line = 0
-    for block in line_blocks(path):
-        batch = decode(block, str(path), line=line, n_threads=n_threads)
+
+    def parsed(lines: Lines) -> Batch:
+        batch = plain.sparse(lines) if compiled else None
+        if batch is None:
+            inside = 1 if compiled else n_threads
+            batch = decode(lines.text, str(path), line=lines.before, n_threads=inside)
+        return batch
+
+    for batch in in_order(parsed, line_blocks(path), n_threads if compiled else 1):
         if len(batch):
             yield batch
-        line += block.count(b"\n")
 
 
 def decode(

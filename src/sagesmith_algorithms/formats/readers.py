@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from sagesmith_algorithms.errors import CustomerError, DataError
 from sagesmith_algorithms.formats import content_type as types
-from sagesmith_algorithms.formats import csv, libsvm, parquet, recordio
+from sagesmith_algorithms.formats import csv, libsvm, parquet, plain, recordio
 from sagesmith_algorithms.formats.batch import Batch, Origin, concatenated
 from sagesmith_algorithms.formats.content_type import ContentType
 from sagesmith_algorithms.formats.files import channel_files
@@ -52,23 +52,38 @@ def channel_batches(
         raise CustomerError(
             f"label_size={text} in the content type of channel {channel.name!r}: expected 0 or 1."
         )
-    folder = channel.fifo(epoch) if channel.input_mode == "Pipe" else channel.folder
-    for path in channel_files(folder):
+    paths = channel_files(channel.fifo(epoch) if channel.input_mode == "Pipe" else channel.folder)
+    n_bytes = sum(path.stat().st_size for path in paths)
+    for path in paths:
         yield from file_batches(
-            path, content_type.name, label_size=int(text), weighted=weighted, n_threads=n_threads
+            path,
+            content_type.name,
+            label_size=int(text),
+            weighted=weighted,
+            n_bytes=n_bytes,
+            n_threads=n_threads,
         )
 
 
 def file_batches(
-    path: Path, content_type: str, *, label_size: int = 1, weighted: bool = False, n_threads: int = 1
+    path: Path,
+    content_type: str,
+    *,
+    label_size: int = 1,
+    weighted: bool = False,
+    n_bytes: int = 0,
+    n_threads: int = 1,
 ) -> Iterator[Batch]:
-    """Yield the rows of one file; see `channel_batches`."""
+    """Yield the rows of one file of some that have *n_bytes* together; see `channel_batches`."""
+    compiled = plain.pays(n_bytes)
     if content_type == types.RECORDIO:
         batches = recordio.read(path)
     elif content_type == types.LIBSVM:
-        batches = libsvm.read(path, n_threads=n_threads)
+        batches = libsvm.read(path, compiled=compiled, n_threads=n_threads)
     elif content_type == types.CSV:
-        batches = csv.read(path, label_size=label_size, weighted=weighted, n_threads=n_threads)
+        batches = csv.read(
+            path, label_size=label_size, weighted=weighted, compiled=compiled, n_threads=n_threads
+        )
     elif content_type == types.PARQUET:
         batches = parquet.read(path, label_size=label_size, weighted=weighted, n_threads=n_threads)
     else:

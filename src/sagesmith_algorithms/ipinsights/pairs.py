@@ -134,8 +134,7 @@ def _file_pairs(path: Path, n_vectors: int) -> Iterator[tuple[Ints, Addresses]]:
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
 
-    line = 1
-    for block in line_blocks(path):
+    for block, _, before in line_blocks(path):
         try:
             table = arrow_csv.read_csv(
                 pa.py_buffer(block),
@@ -145,10 +144,9 @@ def _file_pairs(path: Path, n_vectors: int) -> Iterator[tuple[Ints, Addresses]]:
                 ),
             )
         except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
-            raise _ragged(block, str(path), line) or DataError(str(error), str(path)) from None
+            raise _ragged(block, str(path), before + 1) or DataError(str(error), str(path)) from None
         if table.num_rows:
-            yield _numbers(table, n_vectors, str(path), line)
-        line += block.count(b"\n")
+            yield _numbers(table, n_vectors, str(path), before + 1)
 
 
 def _numbers(table: Any, n_vectors: int, where: str, line: int) -> tuple[Ints, Addresses]:
