@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -52,8 +53,9 @@ def channel_batches(
         raise CustomerError(
             f"label_size={text} in the content type of channel {channel.name!r}: expected 0 or 1."
         )
-    paths = channel_files(channel.fifo(epoch) if channel.input_mode == "Pipe" else channel.folder)
-    n_bytes = sum(path.stat().st_size for path in paths)
+    is_pipe = channel.input_mode == "Pipe"
+    paths = channel_files(channel.fifo(epoch) if is_pipe else channel.folder)
+    n_bytes = sys.maxsize if is_pipe else sum(path.stat().st_size for path in paths)  # pipes are for much
     for path in paths:
         yield from file_batches(
             path,
