@@ -6,6 +6,7 @@ of its own and gone with it; tests that want it are skipped where it is not inst
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import shutil
@@ -19,10 +20,18 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import uvloop
 
 from sagesmith.store.database import Database, DatabaseError
 
 _names: Final = itertools.count(1)
+_AGENT: Final = ("instance", "containers")
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run asynchronous tests on the loop that their code runs on: the server's is uvloop, that of an instance's agent is not."""
+    is_agent = item.path.parent.name in _AGENT
+    return {"loop": asyncio.new_event_loop if is_agent else uvloop.new_event_loop}
 
 
 def _postgresql_programs() -> Path | None:

@@ -212,6 +212,7 @@ async def _serve(home: Home, settings: Settings) -> None:
             "account_id": settings.account_id,
             "started": began,
             "token": secrets.token_urlsafe(24),
+            "ready": False,
         }
         status = _StatusRoute(home, parts, state)
         api = Api(
@@ -261,6 +262,7 @@ async def _serve(home: Home, settings: Settings) -> None:
         stack.push_async_callback(parts.endpoints.close)
         await parts.components.start()
         stack.push_async_callback(parts.components.close)
+        parts.gateway.starting = False
         await parts.asynchronous.start()
         stack.push_async_callback(parts.asynchronous.close)
         await parts.jobs.start()
@@ -278,6 +280,8 @@ async def _serve(home: Home, settings: Settings) -> None:
         stack.push_async_callback(parts.notebooks.close)
         drivers = (parts.jobs, parts.transform_jobs, parts.endpoints, parts.components, parts.notebooks)
         await parts.fleet.sweep([instance for driver in drivers for instance in driver.instances()])
+        state["ready"] = True
+        _write_private(home.server_file, state)
         log.info("Sagesmith %s answers at %s (home %s)", __version__, state["url"], home.path)
         await stopped.wait()
         ending = True
@@ -331,6 +335,7 @@ async def _make_parts(home: Home, settings: Settings, stack: AsyncExitStack) -> 
         flush_s=settings.metrics_every_s,
     )
     gateway.start()
+    gateway.starting = True  # until it knows the endpoints and components there are
     stack.push_async_callback(gateway.close)
     captures = Captures(objects.put_bytes)
     captures.start()

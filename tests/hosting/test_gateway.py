@@ -491,6 +491,21 @@ async def test_while_the_server_ends_what_is_in_flight_is_answered(
     assert (await call).body == b"1,2"
 
 
+async def test_what_is_not_known_yet_is_to_be_tried_again(gateway: Gateway, models: list[Model]) -> None:
+    """As after a restart: an endpoint that exists is never said not to."""
+    gateway.starting = True
+    refused = await refusal(gateway)
+    assert (refused.code, refused.status) == ("ServiceUnavailable", 503)
+    with pytest.raises(AwsError, match="still taking up its endpoints") as caught:
+        gateway.component(gateway.endpoint(REGION, NAME), "a-component")
+    assert caught.value.status == 503
+    deploy(gateway, models[0])
+    assert (await invoke(gateway)).body == b"1,2"
+    gateway.starting = False
+    gateway.remove_endpoint(REGION, NAME)
+    assert (await refusal(gateway)).code == "ValidationError"
+
+
 async def test_random_routing_reaches_every_instance(gateway: Gateway, models: list[Model]) -> None:
     gateway.set_endpoint(REGION, NAME, {"v": 1.0}, features={"v": [RANDOM]})
     for number, model in enumerate(models):

@@ -32,7 +32,10 @@ class NotRunning(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A server that answers. `http_url` is empty when plain HTTP is off; `token` opens its private routes."""
+    """A server that answers. `http_url` is empty when plain HTTP is off; `token` opens its private routes.
+
+    It is `ready` when it has taken up the endpoints and jobs of before its start.
+    """
 
     url: str
     http_url: str
@@ -41,6 +44,7 @@ class Running:
     account_id: str
     started: float
     token: str
+    ready: bool
 
 
 def running(home: Home) -> Running | None:
@@ -57,6 +61,7 @@ def running(home: Home) -> Running | None:
             account_id=data["account_id"],
             started=data["started"],
             token=data["token"],
+            ready=data.get("ready", True),  # earlier versions do not say
         )
     except (FileNotFoundError, ValueError, KeyError):
         return None
@@ -77,7 +82,7 @@ def the_running(home: Home) -> Running:
 
 
 def start_aside(home: Home, arguments: Sequence[str], *, timeout_s: float = 60.0) -> Running:
-    """Start a server in the background and return when it answers.
+    """Start a server in the background and return when it is ready, or answers and gets ready for longer than *timeout_s*.
 
     Raises:
         NotRunning: it ended or did not answer in time; the message holds the end of its log.
@@ -95,15 +100,18 @@ def start_aside(home: Home, arguments: Sequence[str], *, timeout_s: float = 60.0
             close_fds=True,
         )
     deadline = time.monotonic() + timeout_s
+    found: Running | None = None
     while time.monotonic() < deadline:
         found = running(home)
-        if found is not None and found.pid == process.pid:
+        if found is not None and found.pid == process.pid and found.ready:
             return found
         if process.poll() is not None:
             raise NotRunning(
                 f"The server ended with exit code {process.returncode}.\n{_tail(log, start)}".rstrip()
             )
         time.sleep(0.01)
+    if found is not None and found.pid == process.pid:
+        return found
     process.terminate()
     raise NotRunning(f"The server did not answer within {timeout_s:.0f} s.\n{_tail(log, start)}".rstrip())
 

@@ -153,6 +153,15 @@ def server_ends() -> AwsError:
     return AwsError("ServiceUnavailable", "The server is shutting down. Try again when it is up.", status=503)
 
 
+def server_starts() -> AwsError:
+    """Return the answer to an invocation of what the server, which has just started, does not know yet."""
+    return AwsError(
+        "ServiceUnavailable",
+        "The server has just started and is still taking up its endpoints. Try again in a moment.",
+        status=503,
+    )
+
+
 def busy(name: str, variant: str, load: int) -> AwsError:
     """Return the answer when the instance of the variant that would be next has *load* requests in flight already."""
     return AwsError(

@@ -27,6 +27,7 @@ __all__ = [
     "FEATURES",
     "MODELS",
     "RANDOM",
+    "STARTING",
     "AnyLink",
     "Endpoint",
     "Limits",
@@ -39,6 +40,7 @@ AnyLink: TypeAlias = Link | ChainLink | ModelsLink
 _MOST_HELD: Final = 100  # so many requests wait while no instance can be reached
 _CACHED_HEADS: Final = 1024
 ENDING: Final = "Ending"
+STARTING: Final = "Starting"
 """The status of every endpoint while the server ends: what is in flight is answered, and nothing new is taken."""
 
 RANDOM: Final = "random"
@@ -373,6 +375,8 @@ class Endpoint:
                 raise errors.endpoint_not_found(self.name, self.account)
             if self.status == ENDING:
                 raise errors.server_ends()
+            if self.status == STARTING:
+                raise errors.server_starts()
             raise errors.endpoint_not_in_service(self.name, self.account, self.status)
         if target:
             named = self._named.get(target)

@@ -34,6 +34,7 @@ from sagesmith.hosting._gateway_table import (
     ENDING,
     MODELS,
     RANDOM,
+    STARTING,
     AnyLink,
     Endpoint,
     Limits,
@@ -111,6 +112,9 @@ class Gateway:
         stream_s: how long an answer that comes in parts may take, from its request on.
         max_in_flight: how many requests one instance may have; further ones are refused at once.
         console_url: where errors say the logs are; without it they name the log group.
+
+    Attributes:
+        starting: whether there may be endpoints that are not known yet: invocations of such are to be tried again.
     """
 
     def __init__(
@@ -140,6 +144,7 @@ class Gateway:
         self._sinking: asyncio.Future[None] | None = None
         self._timers: list[asyncio.Task[None]] = []
         self._ending = False
+        self.starting = False
 
     def start(self) -> None:
         """Begin to watch timeouts and to flush counters; call it once, on the event loop."""
@@ -301,7 +306,12 @@ class Gateway:
         Who may not invoke an endpoint must not learn whether it exists, so the way is: look it up, ask whether the
         caller may invoke its `arn`, `choose` a variant, `submit` to that.
         """
-        return self._endpoints.get((region, name)) or Endpoint(region, name, self.account_id)
+        found = self._endpoints.get((region, name))
+        if found is None:
+            found = Endpoint(region, name, self.account_id)
+            if self.starting:
+                found.status = STARTING
+        return found
 
     def component(self, endpoint: Endpoint, name: str) -> Endpoint:
         """Return the inference component *name* of *endpoint*.
@@ -311,6 +321,8 @@ class Gateway:
         """
         found = self._endpoints.get((endpoint.region, component_key(name)))
         if found is None or found.name != endpoint.name or not endpoint.status:
+            if self.starting:
+                raise errors.server_starts()
             if not endpoint.status:
                 raise errors.endpoint_not_found(endpoint.name, self.account_id)
             raise errors.component_not_found(
