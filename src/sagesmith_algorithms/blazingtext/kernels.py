@@ -24,6 +24,8 @@ __all__ = ["batch_skipgram", "cbow", "classify", "cut", "hash_words", "ngrams", 
 _FNV, _PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
 _SENTENCE = 1000
 _SHARE = 10_000
+_OWN = 1 << 18  # floats of a matrix that threads may have copies of
+_CHANGES = 8  # lines that they learn from before they exchange what they changed
 _TEXT = "int32[::1], int64, int64, float32[::1], int32[::1], int64, int64"
 _RUN = "float64[::1], int64, float64, float32, uint64"
 
@@ -391,6 +393,17 @@ def batch_skipgram(
     done[mine] += at - since
 
 
+@compiled("void(float32[:,::1], float32[:,::1], float32[:,::1])", error_model="numpy")
+def _exchange(shared: Any, own: Any, known: Any) -> None:
+    """Add to *shared* what *own* changed since it was *known*, and make both what is shared now."""
+    for c in range(shared.shape[0]):
+        for k in range(shared.shape[1]):
+            now = shared[c, k] + (own[c, k] - known[c, k])
+            shared[c, k] = now
+            own[c, k] = now
+            known[c, k] = now
+
+
 @compiled(
     f"void(float32[:,::1], float32[:,::1], int64[::1], int32[::1], int64[::1], int32[::1], int64[::1], {_RUN}, float64[::1])",
     fastmath=True,
@@ -401,6 +414,9 @@ def classify(
     total: Any, rate: Any, state: Any, loss: Any,
 ) -> None:  # fmt: skip
     """Learn to predict the labels of *lines* by softmax; of several labels of a line one is taken by chance.
+
+    Each line changes the vectors of all labels. Threads that did so in one place would wait for each other's cache lines, thirty
+    times as long as they compute. So each changes a copy of its own, and what it changed is added to *outputs* after some lines.
 
     Args:
         inputs: float32 (n_features, dim).
@@ -420,6 +436,11 @@ def classify(
     dim, n_labels = inputs.shape[1], outputs.shape[0]
     hidden, gradient = np.empty(dim, np.float32), np.empty(dim, np.float32)
     scores = np.empty(n_labels, np.float32)
+    shares = done.shape[0] > 1 and outputs.size <= _OWN
+    vectors, known = outputs, outputs
+    if shares:
+        vectors, known = outputs.copy(), outputs.copy()
+    n_changes = 0
     since, now = 0, rate * np.float32(max(1e-4, 1.0 - done.sum() / total))
     for at in range(lines.shape[0]):
         if at - since > 100:
@@ -444,7 +465,7 @@ def classify(
             hidden[k] *= share
         most = np.float32(-1e30)
         for c in range(n_labels):
-            row = outputs[c]
+            row = vectors[c]
             product = np.float32(0.0)
             for k in range(dim):
                 product += hidden[k] * row[k]
@@ -458,7 +479,7 @@ def classify(
         for c in range(n_labels):
             label = np.float32(1.0) if c == target else np.float32(0.0)
             step = now * (label - scores[c] / whole)
-            row = outputs[c]
+            row = vectors[c]
             for k in range(dim):
                 gradient[k] += step * row[k]
                 row[k] += step * hidden[k]
@@ -466,4 +487,10 @@ def classify(
             row = inputs[features[p]]
             for k in range(dim):
                 row[k] += share * gradient[k]
+        n_changes += 1
+        if shares and n_changes == _CHANGES:
+            _exchange(outputs, vectors, known)
+            n_changes = 0
+    if shares:
+        _exchange(outputs, vectors, known)
     done[mine] += lines.shape[0] - since
