@@ -151,8 +151,8 @@ def test_nobody_comes_in_without_a_session_of_this_notebook(served: Served, note
 
 def test_another_user_needs_the_permission(served: Served, notebook: Lab) -> None:
     iam = served.client("iam")
-    iam.create_user(UserName="visitor")
-    key = iam.create_access_key(UserName="visitor")["AccessKey"]
+    iam.create_user(UserName="visitor-of-notebooks")
+    key = iam.create_access_key(UserName="visitor-of-notebooks")["AccessKey"]
     visitor = served.client("sagemaker", keys=key)
     for operation in ("create_presigned_notebook_instance_url", "stop_notebook_instance"):
         with pytest.raises(visitor.exceptions.ClientError, match="not authorized"):
