@@ -43,7 +43,7 @@ def side_by_side(function: Callable[[_Item], _Result], items: Sequence[_Item]) -
 def in_order(
     function: Callable[[_Item], _Result], items: Iterable[_Item], n_threads: int
 ) -> Iterator[_Result]:
-    """Yield *function* of each of *items*, in their order, computed on *n_threads*; no more are begun than these can work on."""
+    """Yield *function* of each of *items*, in their order, computed on *n_threads*; one waits while these work."""
     if n_threads < 2:
         yield from map(function, items)
         return

@@ -157,6 +157,7 @@ class TestPlain:
                 "1 2:3 qid:7",
                 "1 1.5:2",
                 "1 -2:2",
+                "1 -1:2",
             ),
             *("1 2147483647:1", "1 qid:1.5", "1:2 3:4\n1 3:4", "1 qid:1 3:4\n1 3:4", "1 0:1  # a comment"),
         ],
@@ -164,7 +165,17 @@ class TestPlain:
     def test_pairs_that_are_not_plain_are_left_to_others(self, text: str) -> None:
         assert plain.sparse(plainly(text)) is None
 
-    @given(st.text("0123456789.,:-+e \t\r\nqid#", max_size=40))
+    @given(
+        st.one_of(
+            st.text("0123456789.,:-+e \t\r\nqid#", max_size=40),
+            st.lists(
+                st.from_regex(
+                    r"[0-9]{1,2}(:[1-9])?( qid:[0-9]{1,2})?( -?[0-9]{1,3}:-?[0-9]{1,3}(\.[0-9]{1,9})?){0,3} ?",
+                    fullmatch=True,
+                )
+            ).map("\n".join),
+        )
+    )
     def test_any_text_is_read_as_it_would_be_otherwise(self, text: str) -> None:
         batch = plain.sparse(plainly(text))
         if batch is not None and len(batch):
@@ -216,6 +227,11 @@ class TestLibsvm:
         np.testing.assert_array_equal(batch.weights, [0.5, 2])
         np.testing.assert_array_equal(batch.groups, [7, 8])
 
+    def test_labels_may_be_negative(self) -> None:
+        batch = libsvm.decode(b"-1:0.5 0:1\n-1:2 0:1\n")
+        np.testing.assert_array_equal(batch.labels, [-1, -1])
+        np.testing.assert_array_equal(batch.weights, [0.5, 2])
+
     def test_an_explicit_zero_is_not_missing(self) -> None:
         assert libsvm.decode(b"1 0:0 2:5\n").features.nnz == 2
 
@@ -235,7 +251,11 @@ class TestLibsvm:
         np.testing.assert_array_equal(dense, rows[:, : dense.shape[1]])
 
     @pytest.mark.parametrize(
-        "text", [b"1 0:1\n1,2,3\n", b"1 0:1\n2 x:3\n", b"1 0:1\n2 3\n", b"1 0:1\n2 0:1:2\n"]
+        "text",
+        [
+            *(b"1 0:1\n1,2,3\n", b"1 0:1\n2 x:3\n", b"1 0:1\n2 3\n", b"1 0:1\n2 0:1:2\n"),
+            *(b"1 0:1\n2 -1:3\n", b"1 0:1\n2 -2:3\n"),
+        ],
     )
     def test_faults_name_the_line(self, text: bytes) -> None:
         with pytest.raises(DataError, match="line 2"):

@@ -1,4 +1,4 @@
-"""Reading RecordIO-protobuf: 500,000 sparse records, against the SDK's own reader."""
+"""Reading RecordIO-protobuf: 1,000,000 sparse records, against the SDK's own reader."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """Sharded input on two instances: the CPU time of an instance, in shares of what one alone takes, and the model's worth.
 
 Each instance is a process with one thread, and half of the files. What all must do (agree, grow the trees of the whole
-sample, ...) is in its time, too; loading libraries is not. What trains alone has another job of its kind beside it: two busy
-cores of one machine are slower than one, and it is not the machine that is measured. Generated rows, seed 31: two classes that a bent border parts.
+sample, ...) is in its time, too; loading libraries is not. What trains alone has another job of its kind beside it: two
+busy cores of one machine are slower than one, and it is not the machine that is measured. Generated rows, seed 31: two
+classes that a bent border parts.
 """
 
 from __future__ import annotations
@@ -101,11 +102,7 @@ def trained(run: Run, name: str, n_hosts: int) -> None:
     os.environ.update(
         dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "SM_NUM_CPUS"), "1")
     )
-    bases = (
-        [tempfile.mkdtemp(dir=run.folder)] * 2
-        if n_hosts == 2
-        else [tempfile.mkdtemp(dir=run.folder) for _ in range(2)]
-    )
+    bases = [tempfile.mkdtemp(dir=run.folder) for _ in range(2 // n_hosts)] * n_hosts
     shards = [
         str(run.folder / ("logins" if name == "ipinsights" else "rows") / str(part) / "a")
         for part in range(2)

@@ -40,8 +40,9 @@ AnyLink: TypeAlias = Link | ChainLink | ModelsLink
 _MOST_HELD: Final = 100  # so many requests wait while no instance can be reached
 _CACHED_HEADS: Final = 1024
 ENDING: Final = "Ending"
-STARTING: Final = "Starting"
 """The status of every endpoint while the server ends: what is in flight is answered, and nothing new is taken."""
+STARTING: Final = "Starting"
+"""The status of an endpoint that is not known while the server starts: perhaps it exists."""
 
 RANDOM: Final = "random"
 DIRECT: Final = "direct"

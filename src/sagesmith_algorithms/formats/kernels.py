@@ -1,4 +1,8 @@
-"""The numbers of a plain text, and what LibSVM means by them, compiled."""
+"""The numbers of a plain text, and what LibSVM means by them, compiled.
+
+A number is parsed where it is needed, not in a function of its own: Numba would count the references to the text for each
+call, which takes half as long as the number itself.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +27,9 @@ _MOST_DIGITS = 18  # in an int64
 _POWERS = 10.0 ** np.arange(61)
 _EXACT, _EXACT_POWER = 1 << 53, 22  # whole numbers and powers of 10 up to these are float64
 _SMALLEST, _LARGEST = 1.1754943508222875e-38, 3.4028234663852886e38  # normal numbers of float32
-_BELOW, _HALF = (
-    (1 << 29) - 1,
-    1 << 28,
-)  # the bits of a float64 that a float32 lacks, and half of its last place
-_DOUBT = 4
+_BELOW = (1 << 29) - 1  # the bits of a float64 that a float32 lacks
+_HALF = 1 << 28  # a half of a float32's last place
+_DOUBT = 4  # units of a float64's last place
 _MAX_COLUMN = (1 << 31) - 2
 
 _TEXT = "Array(uint8, 1, 'C', True)"  # it may be read-only

@@ -26,6 +26,7 @@ __all__ = ["decode", "read"]
 
 _WEIGHT, _QUERY = -2, -1
 _LABEL_WEIGHT = re.compile(rb"(?m)^([^\s:]+):([^\s:]+)(?=\s|$)")
+_NEGATIVE = re.compile(rb"[ \t]-\d+:")
 _COMMENT = re.compile(rb"(?m)#.*$")
 _PLUS = re.compile(rb"(?m)^\+")
 _SEPARATED = bytes.maketrans(b" :\t\r\v\f", b"\n\n\n\n\n\n")
@@ -80,6 +81,8 @@ def decode(
             item if _has_label(item) else b"0 " + item for item in joined.split(b"\n") if item.strip()
         )
     joined = joined.strip()
+    if (b" -" in joined or b"\t-" in joined) and _NEGATIVE.search(joined):  # -2 and -1 are ours
+        raise _fault(text, where, line)
     if not _has_plain_label(joined):
         joined = _LABEL_WEIGHT.sub(rb"\1 -2:\2", joined)
     if b"qid:" in joined:

@@ -39,6 +39,7 @@ def sparse(lines: Lines) -> Batch | None:
     from sagesmith_algorithms.formats import kernels
 
     text, n_lines = _ended(lines)
+    n_queries = text.count(b"qid:")
     text = text.replace(b"qid:", b"-1:")  # the column that the kernel takes for a query
     numbers = np.empty(len(text) // 2, np.float64)  # each takes two bytes at least
     n, marks = _numbers(text, numbers)
@@ -50,7 +51,7 @@ def sparse(lines: Lines) -> Batch | None:
     n_rows, n_weights, n_groups, widest = kernels.pairs(
         numbers[:n], marks, indptr, columns, values, labels, weights, groups
     )
-    if n_rows < 0 or n_weights not in (0, n_rows) or n_groups not in (0, n_rows):
+    if n_rows < 0 or n_weights not in (0, n_rows) or n_groups not in (0, n_rows) or n_groups != n_queries:
         return None
     n_values = indptr[n_rows]
     return Batch(

@@ -73,11 +73,11 @@ def file_batches(
     *,
     label_size: int = 1,
     weighted: bool = False,
-    n_bytes: int = 0,
+    n_bytes: int | None = None,
     n_threads: int = 1,
 ) -> Iterator[Batch]:
-    """Yield the rows of one file of some that have *n_bytes* together; see `channel_batches`."""
-    compiled = plain.pays(n_bytes)
+    """Yield the rows of one file of some that have *n_bytes* together, by default of it alone; see `channel_batches`."""
+    compiled = plain.pays(path.stat().st_size if n_bytes is None else n_bytes)
     if content_type == types.RECORDIO:
         batches = recordio.read(path)
     elif content_type == types.LIBSVM:
